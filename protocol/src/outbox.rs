@@ -1,0 +1,285 @@
+//! What a device publishes: messages and commands (wire.md section 3).
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Kind, Refusal};
+use crate::ids::{Chat, MediaId, MessageId, N, Seq, UserId};
+use crate::json::{self, Json, write_string};
+use crate::message::{self, MessageType};
+
+/// Most bytes of a payload.
+pub const PAYLOAD_BYTES_MAX: usize = 60 * 1024;
+/// Numbers on the wire are below this, so that every JSON reader keeps them exact.
+pub const NUMBER_MAX: u64 = (1 << 53) - 1;
+
+/// One publication.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// A message.
+    Message(Message),
+    /// Everything up to a message is read.
+    Read(Read),
+    /// Shows the other side that somebody types.
+    Typing(Chat),
+    /// Acknowledges every entry up to this one.
+    Ack(Seq),
+    /// Asks for everything from the cursor.
+    Sync,
+}
+
+/// A message as its sender wrote it, checked.
+#[derive(Clone, PartialEq)]
+pub struct Message {
+    /// The sender's name for it.
+    pub id: Option<MessageId>,
+    /// Who gets it.
+    pub to: Chat,
+    /// What it is.
+    pub kind: MessageType,
+    /// `"type":"text","text":{..}`: what is stored and forwarded, but for [`Message::reference`].
+    pub body: Vec<u8>,
+    /// The message it answers, or that a reaction is for.
+    pub reference: Option<Reference>,
+    /// The media it carries.
+    pub media: Option<MediaId>,
+    /// Of everything parsed but the id: the first half of a SHA-256. The same id with another hash is another message.
+    pub hash: [u8; 16],
+}
+
+/// Bodies are not for logs.
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, to, kind, body, reference: _, media: _, hash: _ } = self;
+        write!(f, "Message({id:?} to {to} {} {} bytes)", kind.as_str(), body.len())
+    }
+}
+
+/// Points to another message: by its id, and by whose it is where that is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The message's id.
+    pub id: MessageId,
+    /// Its sender.
+    pub from: Option<UserId>,
+    /// The chat it is in.
+    pub chat: Option<Chat>,
+}
+
+/// A read mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// Up to where.
+    pub upto: ReadUpTo,
+    /// The Cloud API's `typing_indicator` stood beside it.
+    pub typing: bool,
+}
+
+/// Where a read mark stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadUpTo {
+    /// At this message.
+    Message(Reference),
+    /// At this number of this chat.
+    Number(Chat, N),
+}
+
+/// What was refused, and the id it came with, if one could be read: the `failed` entry names it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{refusal}")]
+pub struct Rejected {
+    /// Why.
+    pub refusal: Refusal,
+    /// Of which message.
+    pub id: Option<MessageId>,
+}
+
+impl Message {
+    /// The body with its reference written out: what the store keeps. `from` is the sender of the message referred to.
+    #[must_use]
+    pub fn into_body(self, from: Option<&UserId>) -> Vec<u8> {
+        let mut body = self.body;
+        let Some(reference) = self.reference else { return body };
+        if self.kind == MessageType::Reaction {
+            // `..."reaction":{"emoji":".."}` gets its reference inside, where the Cloud API has it.
+            body.pop();
+            body.push(b',');
+        } else {
+            body.extend_from_slice(b",\"context\":{");
+        }
+        body.extend_from_slice(b"\"message_id\":");
+        write_string(&mut body, reference.id.as_str());
+        if let Some(from) = from.or(reference.from.as_ref()) {
+            body.extend_from_slice(b",\"from\":");
+            write_string(&mut body, from.as_str());
+        }
+        body.push(b'}');
+        body
+    }
+}
+
+/// Parses a payload.
+///
+/// # Errors
+/// [`Rejected`], which says what was expected and what came.
+pub fn parse(payload: &[u8]) -> Result<Item, Rejected> {
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        let details = format!("payload: expected at most {PAYLOAD_BYTES_MAX} bytes, got {}", payload.len());
+        return Err(Rejected { refusal: Refusal::new(Kind::TooLarge, details), id: None });
+    }
+    let tree = json::parse(payload)
+        .map_err(|e| Rejected { refusal: Refusal::new(Kind::Malformed, format!("payload: {e}")), id: None })?;
+    parse_tree(&tree)
+}
+
+/// Parses a payload that is a tree already (HTTP adds to it before it gets here).
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_tree(tree: &Json<'_>) -> Result<Item, Rejected> {
+    let mut id = None;
+    item(tree, &mut id).map_err(|refusal| Rejected { refusal, id })
+}
+
+fn item(tree: &Json<'_>, id: &mut Option<MessageId>) -> Result<Item, Refusal> {
+    if !matches!(tree, Json::Object(_)) {
+        return Err(malformed("payload", "an object", Some(tree)));
+    }
+    if let Some(value) = tree.get("id") {
+        *id = Some(parsed("id", value, MessageId::parse)?);
+    }
+    let has = |name| tree.get(name).is_some();
+    let kind = has("type") || (has("text") && !has("status") && !has("ack") && !has("sync"));
+    match (kind, has("status"), has("ack"), has("sync")) {
+        (true, false, false, false) => message(tree, id.clone()).map(Item::Message),
+        (false, true, false, false) => status(tree),
+        (false, false, true, false) => Ok(Item::Ack(number("ack", tree)?)),
+        (false, false, false, true) => match tree.get("sync") {
+            Some(Json::Bool(true)) => Ok(Item::Sync),
+            other => Err(malformed("sync", "true", other)),
+        },
+        _ => Err(Refusal::new(Kind::Malformed, "payload: expected exactly one of type, status, ack, sync")),
+    }
+}
+
+fn message(tree: &Json<'_>, id: Option<MessageId>) -> Result<Message, Refusal> {
+    let kind = match tree.get("type") {
+        None => MessageType::Text,
+        Some(Json::String(name)) => MessageType::parse(name).ok_or_else(|| {
+            let names: Vec<_> = MessageType::ALL.iter().map(|kind| kind.as_str()).collect();
+            Refusal::new(Kind::UnknownType, format!("type: expected one of {}, got another", names.join(", ")))
+        })?,
+        other => return Err(malformed("type", "a string", other)),
+    };
+    let to = match tree.get("to") {
+        Some(value) => parsed("to", value, Chat::parse)?,
+        None => return Err(malformed("to", "a user, g:{group} or status@broadcast", None)),
+    };
+    if to == Chat::Status && !kind.is_status() {
+        let details = format!("type: expected text, image or video for a status, got {}", kind.as_str());
+        return Err(Refusal::new(Kind::InvalidValue, details));
+    }
+    if let Some(value) = tree.get("recipient_type") {
+        let expected = if matches!(to, Chat::Group(_)) { "group" } else { "individual" };
+        if value.as_str() != Some(expected) {
+            return Err(Refusal::new(Kind::InvalidValue, format!("recipient_type: expected {expected} for this `to`")));
+        }
+    }
+
+    let mut body = Vec::with_capacity(160);
+    body.extend_from_slice(b"\"type\":\"");
+    body.extend_from_slice(kind.as_str().as_bytes());
+    body.extend_from_slice(b"\",");
+    message::write_body(&mut body, kind, tree)?;
+
+    let object = tree.get(kind.as_str());
+    let reference = match (kind, tree.get("context")) {
+        (MessageType::Reaction, _) => object.map(|object| reference("reaction", object)).transpose()?,
+        (_, Some(context)) => Some(reference("context", context)?),
+        (_, None) => None,
+    };
+    let media =
+        object.and_then(|object| object.get("id")).and_then(Json::as_str).and_then(|id| MediaId::parse(id).ok());
+    let hash = hash(&to, &body, reference.as_ref());
+    Ok(Message { id, to, kind, body, reference, media, hash })
+}
+
+fn hash(to: &Chat, body: &[u8], reference: Option<&Reference>) -> [u8; 16] {
+    let mut sha = Sha256::new();
+    sha.update(to.to_string().as_bytes());
+    sha.update([0]);
+    sha.update(body);
+    if let Some(Reference { id, from, chat }) = reference {
+        sha.update([0]);
+        sha.update(id.as_str().as_bytes());
+        sha.update([0]);
+        sha.update(from.as_ref().map_or("", UserId::as_str).as_bytes());
+        sha.update([0]);
+        sha.update(chat.as_ref().map(ToString::to_string).unwrap_or_default().as_bytes());
+    }
+    let digest = sha.finalize();
+    std::array::from_fn(|i| digest[i])
+}
+
+fn status(tree: &Json<'_>) -> Result<Item, Refusal> {
+    match tree.get("status").and_then(Json::as_str) {
+        Some("read") => {
+            let upto = if tree.get("message_id").is_some() {
+                ReadUpTo::Message(reference("read", tree)?)
+            } else {
+                let chat = match tree.get("chat") {
+                    Some(value) => parsed("chat", value, Chat::parse)?,
+                    None => return Err(malformed("message_id", "a message id, or chat and n", None)),
+                };
+                ReadUpTo::Number(chat, number("n", tree)?)
+            };
+            Ok(Item::Read(Read { upto, typing: tree.get("typing_indicator").is_some() }))
+        }
+        Some("typing") => match tree.get("chat") {
+            Some(value) => Ok(Item::Typing(parsed("chat", value, Chat::parse)?)),
+            None => Err(malformed("chat", "the chat somebody types in", None)),
+        },
+        Some(_) => Err(Refusal::new(Kind::InvalidValue, "status: expected read or typing, got another string")),
+        None => Err(malformed("status", "read or typing", tree.get("status"))),
+    }
+}
+
+/// Reads `message_id`, also as `{from}/{id}`, with `from` and `chat` where they stand beside it.
+fn reference(path: &str, object: &Json<'_>) -> Result<Reference, Refusal> {
+    let path = format!("{path}.message_id");
+    let Some(Json::String(text)) = object.get("message_id") else {
+        return Err(malformed(&path, "a message id", object.get("message_id")));
+    };
+    let (mut from, id) = match text.split_once('/') {
+        Some((from, id)) => (Some(UserId::parse(from).map_err(|e| invalid(&path, &e))?), id),
+        None => (None, text.as_ref()),
+    };
+    let id = MessageId::parse(id).map_err(|e| invalid(&path, &e))?;
+    if let Some(value) = object.get("from") {
+        from = Some(parsed("from", value, UserId::parse_recipient)?);
+    }
+    let chat = object.get("chat").map(|value| parsed("chat", value, Chat::parse)).transpose()?;
+    Ok(Reference { id, from, chat })
+}
+
+fn parsed<T>(path: &str, value: &Json<'_>, parse: fn(&str) -> Result<T, crate::ids::NameError>) -> Result<T, Refusal> {
+    match value {
+        Json::String(text) => parse(text).map_err(|e| invalid(path, &e)),
+        other => Err(malformed(path, "a string", Some(other))),
+    }
+}
+
+fn number(name: &str, tree: &Json<'_>) -> Result<u64, Refusal> {
+    match tree.get(name) {
+        Some(Json::Unsigned(n)) if *n <= NUMBER_MAX => Ok(*n),
+        other => Err(malformed(name, "a whole number from 0 to 2^53-1", other)),
+    }
+}
+
+fn invalid(path: &str, error: &crate::ids::NameError) -> Refusal {
+    Refusal::new(Kind::InvalidValue, format!("{path}: expected {} {}, got another string", error.what, error.expected))
+}
+
+fn malformed(path: &str, expected: &str, got: Option<&Json<'_>>) -> Refusal {
+    let got = got.map_or("nothing", Json::what);
+    Refusal::new(Kind::Malformed, format!("{path}: expected {expected}, got {got}"))
+}
