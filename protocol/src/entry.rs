@@ -205,6 +205,68 @@ pub fn typing(from: &UserId, chat: &Chat) -> Vec<u8> {
     format!("\"type\":\"typing\",\"from\":\"{from}\",\"chat\":\"{chat}\"}}").into_bytes()
 }
 
+/// A change in a group that its members see as a line in the chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemEvent {
+    /// A member joined.
+    UserAdded,
+    /// A member left or was taken out.
+    UserRemoved,
+}
+
+impl SystemEvent {
+    /// The value of `system.type`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UserAdded => "group_user_added",
+            Self::UserRemoved => "group_user_removed",
+        }
+    }
+}
+
+/// The tail of a change in a group: number `n` of `chat` is that `by` did `event` to `user`.
+#[must_use]
+pub fn system(chat: &Chat, n: N, event: SystemEvent, user: &UserId, by: &UserId) -> Vec<u8> {
+    format!(
+        "\"type\":\"system\",\"chat\":\"{chat}\",\"n\":{n},\"system\":{{\"type\":\"{}\",\"user\":\"{user}\",\"by\":\"{by}\"}}}}",
+        event.as_str()
+    )
+    .into_bytes()
+}
+
+/// Whether a user has a device connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// At least one.
+    Available,
+    /// None.
+    Unavailable,
+}
+
+impl Presence {
+    /// The value of `presence`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The tail of a presence hint. `last_seen`, in Unix seconds, is left out where the user does not show it.
+#[must_use]
+pub fn presence(from: &UserId, presence: Presence, last_seen: Option<u64>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(96);
+    let _ = write!(out, "\"type\":\"presence\",\"from\":\"{from}\",\"presence\":\"{}\"", presence.as_str());
+    if let Some(last_seen) = last_seen {
+        let _ = write!(out, ",\"last_seen\":\"{last_seen}\"");
+    }
+    out.push(b'}');
+    out
+}
+
 fn write_errors(out: &mut Vec<u8>, why: &Refusal) {
     out.extend_from_slice(b"\"errors\":[");
     why.write_json(out);
@@ -277,6 +339,26 @@ impl Entry {
     #[must_use]
     pub fn gap(&self) -> Option<(Seq, Seq)> {
         (self.kind == "gap").then_some((self.from.as_u64()?, self.to.as_u64()?))
+    }
+
+    /// Why a gap is there: `expired` or `lagged`.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.rest.get("reason")?.as_str()
+    }
+
+    /// The first error of a `failed` or `unsupported` entry: its code and its details.
+    #[must_use]
+    pub fn error(&self) -> Option<(u64, &str)> {
+        let error = self.errors.first()?;
+        Some((error.get("code")?.as_u64()?, error.pointer("/error_data/details")?.as_str()?))
+    }
+
+    /// The messages that a `sent` speaks of: id and number.
+    #[must_use]
+    pub fn sent_messages(&self) -> Vec<(&str, N)> {
+        let messages = self.rest.get("messages").and_then(serde_json::Value::as_array);
+        messages.into_iter().flatten().filter_map(|m| Some((m.get("id")?.as_str()?, m.get("n")?.as_u64()?))).collect()
     }
 
     /// The words of a text message.

@@ -322,23 +322,23 @@ pub struct FrameError {
 }
 
 mod tag {
-    pub const OPEN: u8 = 1;
-    pub const CLOSE: u8 = 2;
-    pub const PUBLISH: u8 = 3;
-    pub const REFUSED: u8 = 4;
-    pub const RELEASE: u8 = 5;
-    pub const ATTACH: u8 = 6;
-    pub const DETACH: u8 = 7;
-    pub const ACKED: u8 = 8;
-    pub const TOOK: u8 = 9;
-    pub const RING: u8 = 10;
-    pub const OPENED: u8 = 33;
-    pub const ANSWER: u8 = 34;
-    pub const COMPLETE: u8 = 35;
-    pub const ATTACHED: u8 = 36;
-    pub const ENTRY: u8 = 37;
-    pub const LIVE: u8 = 38;
-    pub const END: u8 = 39;
+    pub(super) const OPEN: u8 = 1;
+    pub(super) const CLOSE: u8 = 2;
+    pub(super) const PUBLISH: u8 = 3;
+    pub(super) const REFUSED: u8 = 4;
+    pub(super) const RELEASE: u8 = 5;
+    pub(super) const ATTACH: u8 = 6;
+    pub(super) const DETACH: u8 = 7;
+    pub(super) const ACKED: u8 = 8;
+    pub(super) const TOOK: u8 = 9;
+    pub(super) const RING: u8 = 10;
+    pub(super) const OPENED: u8 = 33;
+    pub(super) const ANSWER: u8 = 34;
+    pub(super) const COMPLETE: u8 = 35;
+    pub(super) const ATTACHED: u8 = 36;
+    pub(super) const ENTRY: u8 = 37;
+    pub(super) const LIVE: u8 = 38;
+    pub(super) const END: u8 = 39;
 }
 
 impl Up {

@@ -194,7 +194,7 @@ impl Shape {
             Self::Flag => "true or false".to_owned(),
             Self::Number(min, max) => format!("a number from {min} to {max}"),
             Self::Whole(max) => format!("a whole number from 0 to {max}"),
-            Self::Object(required, _) if required.is_empty() => "an object".to_owned(),
+            Self::Object([], _) => "an object".to_owned(),
             Self::Object(required, _) => {
                 let names: Vec<_> = required.iter().map(|(name, _)| *name).collect();
                 format!("an object with {}", names.join(", "))
@@ -210,7 +210,7 @@ impl Shape {
             (Self::Checked(..), Json::String(_)) => (Kind::InvalidValue, "another string".to_owned()),
             (Self::Array(..), Json::Array(items)) => (Kind::InvalidValue, format!("{} items", items.len())),
             (Self::Number(..) | Self::Whole(_), number) if number.as_f64().is_some() => {
-                (Kind::InvalidValue, "a number out of range".to_owned())
+                (Kind::InvalidValue, "another number".to_owned())
             }
             _ => (Kind::Malformed, value.what().to_owned()),
         };

@@ -105,7 +105,7 @@ impl Direction {
     ///
     /// # Errors
     /// The topic, when this direction has no such topic.
-    pub fn user<'a>(self, topic: &'a str) -> Result<Option<&'a str>, &'a str> {
+    pub fn user(self, topic: &str) -> Result<Option<&str>, &str> {
         let suffix = match self {
             Self::Up => "/up",
             Self::Down => "/down",
