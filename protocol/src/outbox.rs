@@ -157,7 +157,11 @@ fn item(tree: &Json<'_>, id: &mut Option<MessageId>) -> Result<Item, Refusal> {
             Some(Json::Bool(true)) => Ok(Item::Sync),
             other => Err(malformed("sync", "true", other)),
         },
-        _ => Err(Refusal::new(Kind::Malformed, "payload: expected exactly one of type, status, ack, sync")),
+        (kind, status, ack, sync) => {
+            let got = [kind, status, ack, sync].into_iter().filter(|has| *has).count();
+            let details = format!("payload: expected exactly one of type, status, ack, sync, got {got} of them");
+            Err(Refusal::new(Kind::Malformed, details))
+        }
     }
 }
 
@@ -166,7 +170,7 @@ fn message(tree: &Json<'_>, id: Option<MessageId>) -> Result<Message, Refusal> {
         None => MessageType::Text,
         Some(Json::String(name)) => MessageType::parse(name).ok_or_else(|| {
             let names: Vec<_> = MessageType::ALL.iter().map(|kind| kind.as_str()).collect();
-            Refusal::new(Kind::UnknownType, format!("type: expected one of {}, got another", names.join(", ")))
+            Refusal::new(Kind::UnknownType, format!("type: expected one of {}, got another string", names.join(", ")))
         })?,
         other => return Err(malformed("type", "a string", other)),
     };
@@ -180,8 +184,13 @@ fn message(tree: &Json<'_>, id: Option<MessageId>) -> Result<Message, Refusal> {
     }
     if let Some(value) = tree.get("recipient_type") {
         let expected = if matches!(to, Chat::Group(_)) { "group" } else { "individual" };
-        if value.as_str() != Some(expected) {
-            return Err(Refusal::new(Kind::InvalidValue, format!("recipient_type: expected {expected} for this `to`")));
+        match value {
+            Json::String(text) if text == expected => {}
+            Json::String(_) => {
+                let details = format!("recipient_type: expected {expected} for this `to`, got another string");
+                return Err(Refusal::new(Kind::InvalidValue, details));
+            }
+            other => return Err(malformed("recipient_type", expected, Some(other))),
         }
     }
 
@@ -193,8 +202,8 @@ fn message(tree: &Json<'_>, id: Option<MessageId>) -> Result<Message, Refusal> {
 
     let object = tree.get(kind.as_str());
     let reference = match (kind, tree.get("context")) {
-        (MessageType::Reaction, _) => object.map(|object| reference("reaction", object)).transpose()?,
-        (_, Some(context)) => Some(reference("context", context)?),
+        (MessageType::Reaction, _) => object.map(|object| reference("reaction.", object)).transpose()?,
+        (_, Some(context)) => Some(reference("context.", context)?),
         (_, None) => None,
     };
     let media =
@@ -224,7 +233,7 @@ fn status(tree: &Json<'_>) -> Result<Item, Refusal> {
     match tree.get("status").and_then(Json::as_str) {
         Some("read") => {
             let upto = if tree.get("message_id").is_some() {
-                ReadUpTo::Message(reference("read", tree)?)
+                ReadUpTo::Message(reference("", tree)?)
             } else {
                 let chat = match tree.get("chat") {
                     Some(value) => parsed("chat", value, Chat::parse)?,
@@ -243,9 +252,9 @@ fn status(tree: &Json<'_>) -> Result<Item, Refusal> {
     }
 }
 
-/// Reads `message_id`, also as `{from}/{id}`, with `from` and `chat` where they stand beside it.
-fn reference(path: &str, object: &Json<'_>) -> Result<Reference, Refusal> {
-    let path = format!("{path}.message_id");
+/// Reads `message_id`, also as `{from}/{id}`, with `from` and `chat` where they stand beside it. `prefix` is the path to `object`.
+fn reference(prefix: &str, object: &Json<'_>) -> Result<Reference, Refusal> {
+    let path = format!("{prefix}message_id");
     let Some(Json::String(text)) = object.get("message_id") else {
         return Err(malformed(&path, "a message id", object.get("message_id")));
     };
@@ -255,9 +264,9 @@ fn reference(path: &str, object: &Json<'_>) -> Result<Reference, Refusal> {
     };
     let id = MessageId::parse(id).map_err(|e| invalid(&path, &e))?;
     if let Some(value) = object.get("from") {
-        from = Some(parsed("from", value, UserId::parse_recipient)?);
+        from = Some(parsed(&format!("{prefix}from"), value, UserId::parse_recipient)?);
     }
-    let chat = object.get("chat").map(|value| parsed("chat", value, Chat::parse)).transpose()?;
+    let chat = object.get("chat").map(|value| parsed(&format!("{prefix}chat"), value, Chat::parse)).transpose()?;
     Ok(Reference { id, from, chat })
 }
 
@@ -271,6 +280,10 @@ fn parsed<T>(path: &str, value: &Json<'_>, parse: fn(&str) -> Result<T, crate::i
 fn number(name: &str, tree: &Json<'_>) -> Result<u64, Refusal> {
     match tree.get(name) {
         Some(Json::Unsigned(n)) if *n <= NUMBER_MAX => Ok(*n),
+        Some(other) if other.as_f64().is_some() => {
+            let details = format!("{name}: expected a whole number from 0 to 2^53-1, got another number");
+            Err(Refusal::new(Kind::Malformed, details))
+        }
         other => Err(malformed(name, "a whole number from 0 to 2^53-1", other)),
     }
 }
