@@ -1,5 +1,7 @@
 //! What holds for any input: nothing panics, what is written reads back, and an entry always fits.
 
+#![expect(clippy::panic, reason = "tests end that way")]
+
 use bytes::Bytes;
 use natter_protocol::entry::{self, Entry, MessageTail};
 use natter_protocol::ids::{Chat, MessageId, UserId};

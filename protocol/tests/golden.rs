@@ -3,6 +3,8 @@
 //! `#` begins a comment line; `${x*5}` in an input stands for `xxxxx`. `UPDATE_GOLDEN=1 cargo test -p natter-protocol --test golden`
 //! writes the outputs anew: read the difference before you commit it.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "tests end that way")]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
