@@ -1,1 +1,1 @@
-fn main() {}
+mod accounts; mod config; mod data; mod keys; mod token; fn main() {}

@@ -1,0 +1,311 @@
+//! What `natter` is told: embedded defaults, a file, the environment, flags, each over the one before it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Environment, File, FileFormat};
+use serde::{Deserialize, Deserializer, Serialize};
+use tracing_subscriber::EnvFilter;
+
+/// The defaults: the commented file that is shipped is the one that counts.
+pub(crate) const DEFAULTS: &str = include_str!("../config/natter.toml");
+
+/// Everything that can be configured. `config/natter.toml` says what each key means.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) data: Data,
+    pub(crate) listen: Listen,
+    pub(crate) auth: Auth,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) log: Log,
+}
+
+/// Where the data is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Data {
+    pub(crate) dir: PathBuf,
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listen {
+    #[serde(deserialize_with = "address")]
+    pub(crate) mqtt: SocketAddr,
+    #[serde(deserialize_with = "address")]
+    pub(crate) http: SocketAddr,
+    #[serde(deserialize_with = "address")]
+    pub(crate) admin: SocketAddr,
+}
+
+/// Whose tokens are accepted beside our own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Auth {
+    pub(crate) public_key_file: Option<PathBuf>,
+    pub(crate) algorithm: KeyAlgorithm,
+    pub(crate) jwks_file: Option<PathBuf>,
+    pub(crate) issuer: Option<String>,
+}
+
+/// The signature algorithms that an issuer may use: asymmetric ones only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(crate) enum KeyAlgorithm {
+    /// Ed25519.
+    EdDSA,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// RSA PKCS#1 v1.5 with SHA-256, 2048 bits or more.
+    RS256,
+}
+
+impl TryFrom<String> for KeyAlgorithm {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "EdDSA" => Ok(Self::EdDSA),
+            "ES256" => Ok(Self::ES256),
+            "RS256" => Ok(Self::RS256),
+            _ => Err(format!("expected EdDSA, ES256 or RS256, got {text:?}")),
+        }
+    }
+}
+
+/// How the server stops.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Shutdown {
+    pub(crate) drain_timeout_s: u64,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) level: String,
+}
+
+/// What the command line says over everything else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Flags {
+    /// `--data`.
+    pub(crate) data: Option<PathBuf>,
+    /// `--mqtt`.
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// `--http`.
+    pub(crate) http: Option<SocketAddr>,
+    /// `--admin`.
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// A configuration that is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// A key that is unknown, missing or of the wrong type; the words name it.
+    #[error("configuration: {0}")]
+    Key(#[from] config::ConfigError),
+    /// A value that its key does not take.
+    #[error("configuration: {key}: expected {expected}, got {got}")]
+    Value { key: &'static str, expected: &'static str, got: String },
+    /// The effective configuration cannot be printed.
+    #[error("configuration: cannot be printed as TOML: {0}")]
+    Print(#[from] toml::ser::Error),
+}
+
+impl Config {
+    /// Loads the defaults, `file` if there is one, the environment and `flags`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key, what was expected and what came.
+    pub(crate) fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
+        Self::load_from(file, Environment::default(), flags)
+    }
+
+    /// As [`Config::load`], with the environment given.
+    fn load_from(file: Option<&Path>, environment: Environment, flags: &Flags) -> Result<Self, ConfigError> {
+        let mut builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(path) = file {
+            builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+        }
+        builder = builder.add_source(environment.prefix("NATTER").separator("__").ignore_empty(true));
+        let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+        builder = builder
+            .set_override_option("listen.mqtt", text(flags.mqtt))?
+            .set_override_option("listen.http", text(flags.http))?
+            .set_override_option("listen.admin", text(flags.admin))?;
+        let mut config: Self = builder.build()?.try_deserialize()?;
+        if let Some(dir) = &flags.data {
+            config.data.dir.clone_from(dir);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The values that a type alone does not check.
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.data.dir.as_os_str().is_empty() {
+            return Err(ConfigError::Value { key: "data.dir", expected: "a directory", got: "\"\"".into() });
+        }
+        let drain = self.shutdown.drain_timeout_s;
+        if !(1..=600).contains(&drain) {
+            let (key, expected) = ("shutdown.drain_timeout_s", "1 to 600");
+            return Err(ConfigError::Value { key, expected, got: drain.to_string() });
+        }
+        if let Err(error) = EnvFilter::try_new(&self.log.level) {
+            let got = format!("{:?} ({error})", self.log.level);
+            return Err(ConfigError::Value { key: "log.level", expected: "a tracing filter as \"info,natter=debug\"", got });
+        }
+        Ok(())
+    }
+
+    /// What is in force, as TOML that [`Config::load`] takes back.
+    ///
+    /// # Errors
+    /// [`ConfigError::Print`], for a path that is not UTF-8.
+    pub(crate) fn to_toml(&self) -> Result<String, ConfigError> {
+        Ok(toml::to_string(self)?)
+    }
+
+    /// How long a stop waits for connections and requests.
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.shutdown.drain_timeout_s)
+    }
+}
+
+/// Parses `IP:PORT`.
+///
+/// # Errors
+/// Expected and got, as text.
+pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("expected IP:PORT as 127.0.0.1:1883 or [::1]:1883, got {text:?}"))
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    parse_address(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn load(file: Option<&str>, environment: &[(&str, &str)], flags: &Flags) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("natter.toml");
+        if let Some(text) = file {
+            std::fs::write(&path, text).unwrap();
+        }
+        let source = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let environment = Environment::default().source(Some(source));
+        Config::load_from(file.map(|_| path.as_path()), environment, flags).map_err(|error| error.to_string())
+    }
+
+    fn refused(file: Option<&str>, environment: &[(&str, &str)], words: &[&str]) {
+        let error = load(file, environment, &Flags::default()).unwrap_err();
+        for word in words {
+            assert!(error.contains(word), "{word:?} is not in {error:?}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_file_is_the_default() {
+        let config = load(None, &[], &Flags::default()).unwrap();
+        let expected = Config {
+            data: Data { dir: "natter-data".into() },
+            listen: Listen {
+                mqtt: "127.0.0.1:1883".parse().unwrap(),
+                http: "127.0.0.1:8080".parse().unwrap(),
+                admin: "127.0.0.1:8081".parse().unwrap(),
+            },
+            auth: Auth { public_key_file: None, algorithm: KeyAlgorithm::EdDSA, jwks_file: None, issuer: None },
+            shutdown: Shutdown { drain_timeout_s: 10 },
+            log: Log { level: "info,rumqttd=off".into() },
+        };
+        assert_eq!(config, expected);
+        assert_eq!(load(Some(DEFAULTS), &[], &Flags::default()).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_shipped_file_names_every_key_and_no_other() {
+        let mut section = String::new();
+        let mut named = BTreeSet::new();
+        for line in DEFAULTS.lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                section = name.to_owned();
+            } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ")
+                && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            {
+                named.insert(format!("{section}.{key}"));
+            }
+        }
+        let config = load(None, &[], &Flags::default()).unwrap();
+        let mut known = BTreeSet::new();
+        for (section, keys) in serde_json::to_value(config).unwrap().as_object().unwrap() {
+            for key in keys.as_object().unwrap().keys() {
+                known.insert(format!("{section}.{key}"));
+            }
+        }
+        assert_eq!(named, known);
+    }
+
+    #[test]
+    fn the_commented_keys_are_valid_too() {
+        let text: Vec<&str> = DEFAULTS
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
+                _ => line,
+            })
+            .collect();
+        let config = load(Some(&text.join("\n")), &[], &Flags::default()).unwrap();
+        assert_eq!(config.auth.public_key_file, Some("issuer.pem".into()));
+        assert_eq!(config.auth.jwks_file, Some("issuer.jwks.json".into()));
+    }
+
+    #[test]
+    fn flags_stand_above_environment_above_file_above_defaults() {
+        let file = "[listen]\nmqtt = \"127.0.0.1:1\"\nhttp = \"127.0.0.1:2\"\nadmin = \"127.0.0.1:3\"\n";
+        let environment = [("NATTER__LISTEN__MQTT", "127.0.0.1:11"), ("NATTER__LISTEN__HTTP", "127.0.0.1:12")];
+        let flags = Flags { mqtt: Some("127.0.0.1:21".parse().unwrap()), ..Flags::default() };
+        let listen = load(Some(file), &environment, &flags).unwrap().listen;
+        assert_eq!((listen.mqtt.port(), listen.http.port(), listen.admin.port()), (21, 12, 3));
+    }
+
+    #[test]
+    fn what_is_printed_loads_again() {
+        let environment = [("NATTER__AUTH__JWKS_FILE", "a.json"), ("NATTER__SHUTDOWN__DRAIN_TIMEOUT_S", "7")];
+        let config = load(None, &environment, &Flags::default()).unwrap();
+        assert_eq!(load(Some(&config.to_toml().unwrap()), &[], &Flags::default()).unwrap(), config);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        refused(Some("[listen]\nmqqt = \"127.0.0.1:1\"\n"), &[], &["mqqt", "mqtt", "listen"]);
+        refused(Some("[lisden]\nmqtt = \"127.0.0.1:1\"\n"), &[], &["lisden"]);
+        refused(None, &[("NATTER__LISTEN__MQQT", "127.0.0.1:1")], &["mqqt", "listen"]);
+        refused(None, &[("NATTER__LISDEN__MQTT", "127.0.0.1:1")], &["lisden"]);
+    }
+
+    #[test]
+    fn a_wrong_value_says_key_expected_and_got() {
+        refused(Some("[listen]\nmqtt = \"localhost\"\n"), &[], &["listen.mqtt", "expected IP:PORT", "localhost"]);
+        refused(Some("[shutdown]\ndrain_timeout_s = \"soon\"\n"), &[], &["shutdown.drain_timeout_s", "expected", "soon"]);
+        refused(None, &[("NATTER__SHUTDOWN__DRAIN_TIMEOUT_S", "soon")], &["shutdown.drain_timeout_s", "expected", "soon"]);
+        refused(None, &[("NATTER__SHUTDOWN__DRAIN_TIMEOUT_S", "0")], &["shutdown.drain_timeout_s", "1 to 600", "0"]);
+        refused(Some("[auth]\nalgorithm = \"HS256\"\n"), &[], &["auth.algorithm", "EdDSA", "HS256"]);
+        refused(Some("[log]\nlevel = \"natter=loud\"\n"), &[], &["log.level", "loud"]);
+        refused(Some("listen = 5\n"), &[], &["listen", "expected", "5"]);
+        refused(Some("[listen\n"), &[], &["natter.toml"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = Config::load(Some(Path::new("/nowhere/natter.toml")), &Flags::default()).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/natter.toml"), "{error}");
+    }
+}
