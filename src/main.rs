@@ -1,1 +1,30 @@
-mod accounts; mod config; mod data; mod keys; mod token; fn main() {}
+//! `natter`: a messenger whose wire is plain MQTT. One process holds the door, the bridge and an HTTP server.
+
+mod accounts;
+mod admin;
+mod cli;
+mod config;
+mod control;
+mod data;
+mod desk;
+mod http;
+mod keys;
+mod limits;
+mod serve;
+mod token;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match cli::run(cli::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            // Nobody is left to tell if stderr is gone too.
+            let _told = writeln!(std::io::stderr(), "natter: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The command line.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use natter_bridge::Bridge;
+use natter_protocol::{DeviceId, UserId};
+
+use crate::config::{Config, Flags, parse_address};
+use crate::control;
+use crate::data::DataDir;
+use crate::desk::{Answer, Request, answer_alone};
+use crate::keys::{self, OwnKey};
+use crate::serve;
+
+/// How long `natter user` and `natter token` wait for a server that has the lock and does not answer: it starts or stops.
+const SERVER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How often they look.
+const SERVER_WAIT_STEP: Duration = Duration::from_millis(50);
+/// Longest life of a token, in seconds: ten years.
+const TTL_S_MAX: u64 = 3650 * 86_400;
+
+/// A messenger whose wire is plain MQTT: one tick means on disk, two ticks mean on the other device.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Every key of the configuration can be set in the environment too, as NATTER__SECTION__KEY: \
+    NATTER__LISTEN__MQTT=0.0.0.0:1883. RUST_LOG chooses what is logged.")]
+pub(crate) struct Cli {
+    /// Configuration file (TOML); only what differs from the defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the database, the keys and the control socket
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (what `natter` alone does too)
+    Serve(Addresses),
+    /// Manage users, whether the server runs or not
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Print a token for a user, whether the server runs or not
+    Token {
+        /// Whose token
+        name: UserId,
+        /// Good for this device's topics only
+        #[arg(long)]
+        device: Option<DeviceId>,
+        /// How long it lasts: 90s, 15m, 12h or 30d
+        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_ttl)]
+        ttl: u64,
+    },
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Default, Args)]
+struct Addresses {
+    /// Where MQTT listens; port 0 = any free one
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    mqtt: Option<SocketAddr>,
+    /// Where HTTP listens
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    http: Option<SocketAddr>,
+    /// Where health and metrics listen
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    admin: Option<SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Add a user
+    Add {
+        /// Usually a phone number in digits: [a-z0-9][a-z0-9._-]{0,63}
+        name: UserId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether the configuration is valid, with the key files that it names
+    Check,
+    /// Print what is in force, as TOML
+    Print,
+}
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    let Cli { config, data, command } = cli;
+    let command = command.unwrap_or_else(|| Command::Serve(Addresses::default()));
+    let mut flags = Flags { data, ..Flags::default() };
+    if let Command::Serve(Addresses { mqtt, http, admin }) = &command {
+        (flags.mqtt, flags.http, flags.admin) = (*mqtt, *http, *admin);
+    }
+    let config = Config::load(config.as_deref(), &flags)?;
+    match command {
+        Command::Serve(_) => return serve::run(&config),
+        Command::User(UserCommand::Add { name }) => add_user(&config, name)?,
+        Command::Token { name, device, ttl } => issue_token(&config, name, device, ttl)?,
+        Command::Config(ConfigCommand::Check) => {
+            keys::load_trusted(&config.auth)?;
+            print("the configuration is valid\n")?;
+        }
+        Command::Config(ConfigCommand::Print) => print(&config.to_toml()?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn add_user(config: &Config, user: UserId) -> Result<()> {
+    match ask(config, &Request::AddUser { user: user.clone() })? {
+        Answer::Added => print(&format!("added {user}\n")),
+        Answer::Known => bail!("there is a user {user} already"),
+        other => unexpected(other),
+    }
+}
+
+fn issue_token(config: &Config, user: UserId, device: Option<DeviceId>, ttl_s: u64) -> Result<()> {
+    match ask(config, &Request::IssueToken { user: user.clone(), device, ttl_s })? {
+        Answer::Token { token } => print(&format!("{token}\n")),
+        Answer::UnknownUser => bail!("there is no user {user}: add it with `natter user add {user}`"),
+        other => unexpected(other),
+    }
+}
+
+fn unexpected(answer: Answer) -> Result<()> {
+    match answer {
+        Answer::Failed { reason } => bail!(reason),
+        Answer::Added | Answer::Known | Answer::UnknownUser | Answer::Token { .. } => {
+            bail!("the server's answer does not fit the question: is it of another version?")
+        }
+    }
+}
+
+/// Asks the server that runs in the data directory, or opens the store if none does.
+fn ask(config: &Config, request: &Request) -> Result<Answer> {
+    let dir = DataDir::open_or_make(&config.data.dir)?;
+    let socket = dir.socket()?;
+    let deadline = Instant::now() + SERVER_WAIT_MAX;
+    loop {
+        if let Some(answer) = control::ask(&socket, request).context("control socket of the running server")? {
+            return Ok(answer);
+        }
+        if let Some(_lock) = dir.try_lock()? {
+            let key = OwnKey::load_or_make(&dir.keys())?;
+            let mut bridge = Bridge::open(serve::bridge_config(&dir)).context("store")?;
+            return Ok(answer_alone(&mut bridge, &key, request));
+        }
+        if Instant::now() >= deadline {
+            bail!("data directory {}: another natter is using it and does not answer; try again", dir.path().display());
+        }
+        sleep(SERVER_WAIT_STEP);
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("stdout")
+}
+
+/// Parses a time to live into seconds.
+///
+/// # Errors
+/// Expected and got, as text.
+fn parse_ttl(text: &str) -> Result<u64, String> {
+    let seconds = |text: &str| {
+        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let unit_s = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            _ => return None,
+        };
+        let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        let total = number.parse::<u64>().ok()?.checked_mul(unit_s)?;
+        (digits && (1..=TTL_S_MAX).contains(&total)).then_some(total)
+    };
+    seconds(text).ok_or_else(|| format!("expected 1s to 3650d, as 90s, 15m, 12h or 30d, got {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_ttl_is_a_number_and_a_unit() {
+        assert_eq!(parse_ttl("1s"), Ok(1));
+        assert_eq!(parse_ttl("15m"), Ok(900));
+        assert_eq!(parse_ttl("12h"), Ok(43_200));
+        assert_eq!(parse_ttl("30d"), Ok(2_592_000));
+        for wrong in ["", "d", "30", "0s", "-1d", "+1d", "1.5h", "3651d", "99999999999999999999d", "1w", "1 d", "1µ"] {
+            assert!(parse_ttl(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_command() {
+        for line in [
+            &["natter", "--data", "d", "--config", "c", "user", "add", "alice"][..],
+            &["natter", "user", "add", "alice", "--data", "d", "--config", "c"],
+            &["natter", "user", "--data", "d", "add", "--config", "c", "alice"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!((cli.data, cli.config), (Some("d".into()), Some("c".into())));
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! `natter serve`: puts the parts together, says when they are ready, and takes them apart again in order.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use natter_bridge::{Bridge, Running};
+use natter_broker::Door;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::accounts::TokenAccounts;
+use crate::admin::{self, Health};
+use crate::config::Config;
+use crate::control::{self, Control};
+use crate::data::{DataDir, Lock};
+use crate::desk::Desk;
+use crate::keys::{self, OwnKey};
+use crate::token::Verifier;
+use crate::{http, limits};
+
+/// The exit code when a part has ended by itself (EX_SOFTWARE of sysexits.h).
+const EXIT_FAILED: u8 = 70;
+/// How long a start waits for the lock while no server answers: another may be stopping, or `natter user` at work.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often it looks.
+const LOCK_WAIT_STEP: Duration = Duration::from_millis(50);
+
+/// Serves until a signal or a failure.
+pub(crate) fn run(config: &Config) -> Result<ExitCode> {
+    start_logging(&config.log.level)?;
+    limits::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
+    let outcome = runtime.block_on(serve(config));
+    // rumqttd's threads never end: nobody waits for them.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn start_logging(level: &str) -> Result<()> {
+    let (filter, from) = match std::env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => (filter, "RUST_LOG"),
+        _ => (level.to_owned(), "log.level"),
+    };
+    let filter = EnvFilter::try_new(&filter).with_context(|| format!("{from}: not a tracing filter: {filter:?}"))?;
+    let ansi = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
+    Ok(())
+}
+
+async fn serve(config: &Config) -> Result<ExitCode> {
+    let stop = stop_on_signals()?;
+    let mut server = tokio::select! {
+        started = Server::start(config) => started?,
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
+    server.say_ready();
+    tokio::select! {
+        () = stop.cancelled() => server.drain(config.drain_timeout()).await,
+        error = server.door.failed() => {
+            tracing::error!(%error, "the door has failed: the process ends");
+            Ok(ExitCode::from(EXIT_FAILED))
+        }
+        error = server.bridge.failed() => {
+            tracing::error!(%error, "the bridge has failed: the process ends");
+            Ok(ExitCode::from(EXIT_FAILED))
+        }
+    }
+}
+
+/// Cancelled at the first SIGTERM or ctrl-c; the second ends the process at once.
+fn stop_on_signals() -> Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let stop = CancellationToken::new();
+    let first = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first.is_cancelled() {
+                tracing::warn!("a second signal: the process ends now");
+                std::process::exit(1);
+            }
+            tracing::info!("stopping; a second signal ends the process at once");
+            first.cancel();
+        }
+    });
+    Ok(stop)
+}
+
+/// An HTTP listener and its task.
+struct HttpServer {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl HttpServer {
+    fn start(listener: TcpListener, router: axum::Router) -> Result<Self> {
+        let address = listener.local_addr().context("local address")?;
+        let stop = CancellationToken::new();
+        let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        Ok(Self { address, stop, task: tokio::spawn(served.into_future()) })
+    }
+
+    /// Accepts nothing more, and waits for the requests that are being answered.
+    async fn drain(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::warn!(%error, "HTTP");
+        }
+    }
+}
+
+/// Everything that runs.
+struct Server {
+    mqtt: SocketAddr,
+    health: Arc<Health>,
+    http: HttpServer,
+    admin: HttpServer,
+    control_stop: CancellationToken,
+    control: JoinHandle<()>,
+    door: Door,
+    bridge: Running,
+    // Last, so that they outlive all of the above.
+    _dir: DataDir,
+    _lock: Lock,
+}
+
+impl Server {
+    async fn start(config: &Config) -> Result<Self> {
+        let dir = DataDir::open_or_make(&config.data.dir)?;
+        let lock = lock(&dir).await?;
+        let mqtt_listener = bind("listen.mqtt", config.listen.mqtt).await?;
+        let http_listener = bind("listen.http", config.listen.http).await?;
+        let admin_listener = bind("listen.admin", config.listen.admin).await?;
+        let mqtt = mqtt_listener.local_addr().context("local address")?;
+
+        let health = Arc::new(Health::default());
+        let admin = HttpServer::start(admin_listener, admin::router(Arc::clone(&health)))?;
+
+        let key = OwnKey::load_or_make(&dir.keys())?;
+        let mut trusted = vec![key.trusted()];
+        trusted.extend(keys::load_trusted(&config.auth)?);
+
+        let store = bridge_config(&dir);
+        let bridge = spawn_blocking(|| Bridge::open(store)).await?.context("store")?;
+        let boot = bridge.boot();
+        let accounts = Arc::new(TokenAccounts::new(Verifier::new(trusted), &bridge.revocations()));
+        let ends = spawn_blocking(natter_broker::start_router).await?.context("router")?;
+        let bridge = bridge.start(ends.bridge.sender, ends.bridge.receiver).context("bridge")?;
+        health.bridge_is_up(bridge.handle.clone());
+        let door = Door::start(natter_broker::Config::default(), mqtt_listener, accounts, ends.door, boot);
+        health.door_is_up();
+
+        let http = HttpServer::start(http_listener, http::router())?;
+        let socket = Control::bind(dir.socket()?).context("control socket")?;
+        let control_stop = CancellationToken::new();
+        let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key });
+        let control = tokio::spawn(socket.run(desk, control_stop.clone()));
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %dir.path().display(), boot, "started");
+        Ok(Self { mqtt, health, http, admin, control_stop, control, door, bridge, _dir: dir, _lock: lock })
+    }
+
+    /// One line on stdout, for whoever started us.
+    fn say_ready(&self) {
+        let Self { mqtt, http, admin, .. } = self;
+        let line = format!("natter ready mqtt={mqtt} http={} admin={}", http.address, admin.address);
+        let mut stdout = io::stdout().lock();
+        if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+            tracing::warn!(%error, "{line}: stdout");
+        }
+    }
+
+    /// Takes in nothing more, finishes what has been taken in, closes the store.
+    async fn drain(self, time: Duration) -> Result<ExitCode> {
+        self.health.start_draining();
+        self.control_stop.cancel();
+        let clients = async { tokio::join!(self.door.drain(), self.http.drain(), self.control) };
+        if timeout(time, clients).await.is_err() {
+            tracing::warn!(seconds = time.as_secs(), "some clients did not leave in time: they are cut");
+        }
+        let outcome = self.bridge.stop().await;
+        if timeout(Duration::from_secs(1), self.admin.drain()).await.is_err() {
+            tracing::debug!("admin requests did not end in time");
+        }
+        if let Err(error) = outcome {
+            tracing::error!(%error, "the bridge did not stop cleanly");
+            return Ok(ExitCode::from(EXIT_FAILED));
+        }
+        tracing::info!("stopped");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The bridge's configuration: everything of its own, in this directory.
+pub(crate) fn bridge_config(dir: &DataDir) -> natter_bridge::Config {
+    natter_bridge::Config { path: dir.database(), ..natter_bridge::Config::default() }
+}
+
+async fn lock(dir: &DataDir) -> Result<Lock> {
+    let deadline = Instant::now() + LOCK_WAIT_MAX;
+    let socket = dir.socket()?;
+    loop {
+        if let Some(lock) = dir.try_lock()? {
+            return Ok(lock);
+        }
+        if control::is_answered(&socket) || Instant::now() >= deadline {
+            bail!("data directory {}: another natter is using it; stop that one, or choose another with --data", dir.path().display());
+        }
+        sleep(LOCK_WAIT_STEP).await;
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
