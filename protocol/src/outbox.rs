@@ -12,6 +12,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 60 * 1024;
 /// Numbers on the wire are below this, so that every JSON reader keeps them exact.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 
+/// How the body of a reaction begins: its `emoji` is always there, so a member may be put between.
+const REACTION_START: &[u8] = b"\"type\":\"reaction\",\"reaction\":{";
+
 /// One publication.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
@@ -97,21 +100,21 @@ impl Message {
     /// The body with its reference written out: what the store keeps. `from` is the sender of the message referred to.
     #[must_use]
     pub fn into_body(self, from: Option<&UserId>) -> Vec<u8> {
-        let mut body = self.body;
-        let Some(reference) = self.reference else { return body };
-        if self.kind == MessageType::Reaction {
-            // `..."reaction":{"emoji":".."}` gets its reference inside, where the Cloud API has it.
-            body.pop();
-            body.push(b',');
-        } else {
-            body.extend_from_slice(b",\"context\":{");
-        }
-        body.extend_from_slice(b"\"message_id\":");
-        write_string(&mut body, reference.id.as_str());
+        let Some(reference) = self.reference else { return self.body };
+        let mut written = Vec::with_capacity(192);
+        written.extend_from_slice(b"\"message_id\":");
+        write_string(&mut written, reference.id.as_str());
         if let Some(from) = from.or(reference.from.as_ref()) {
-            body.extend_from_slice(b",\"from\":");
-            write_string(&mut body, from.as_str());
+            written.extend_from_slice(b",\"from\":");
+            write_string(&mut written, from.as_str());
         }
+        let mut body = self.body;
+        if let Some(emoji) = body.strip_prefix(REACTION_START) {
+            // The reference of a reaction stands inside, where the Cloud API has it.
+            return [REACTION_START, &written, b",", emoji].concat();
+        }
+        body.extend_from_slice(b",\"context\":{");
+        body.extend_from_slice(&written);
         body.push(b'}');
         body
     }
