@@ -1,0 +1,174 @@
+//! `natter serve` as a child process.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::patience;
+
+/// A server over a data directory of its own; killed, and the directory removed, on drop.
+pub struct TestServer {
+    data: TempDir,
+    running: Option<Running>,
+}
+
+struct Running {
+    child: Child,
+    mqtt: SocketAddr,
+    http: SocketAddr,
+    admin: SocketAddr,
+}
+
+fn natter() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_natter"));
+    if std::env::var_os("RUST_LOG").is_none() {
+        command.env("RUST_LOG", "warn");
+    }
+    command
+}
+
+impl TestServer {
+    /// Starts a server and waits until it is ready.
+    pub fn start() -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let mut server = Self { data, running: None };
+        server.restart();
+        server
+    }
+
+    /// Starts a server that has these users.
+    pub fn with_users(names: &[&str]) -> Self {
+        let server = Self::start();
+        names.iter().for_each(|name| server.add_user(name));
+        server
+    }
+
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Where MQTT listens.
+    pub fn mqtt(&self) -> SocketAddr {
+        self.running.as_ref().expect("a server that runs").mqtt
+    }
+
+    /// Where HTTP listens.
+    pub fn http(&self) -> SocketAddr {
+        self.running.as_ref().expect("a server that runs").http
+    }
+
+    /// Where health and metrics are.
+    pub fn admin(&self) -> SocketAddr {
+        self.running.as_ref().expect("a server that runs").admin
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.running.as_ref().expect("a server that runs").child.id()
+    }
+
+    /// Starts the server again over the same data. The ports are others.
+    pub fn restart(&mut self) {
+        assert!(self.running.is_none(), "end it first: kill9 or terminate");
+        let mut child = natter()
+            .args(["serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
+            .arg(self.data.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("natter serve");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout"));
+        let (lines_tx, lines) = mpsc::channel();
+        // Reads to the end, so that the server never blocks on a full pipe.
+        thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(lines_tx.send(line))));
+        let deadline = Instant::now() + patience();
+        let ready = loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.starts_with("natter ready") => break line,
+                Ok(_) => {}
+                Err(error) => {
+                    let _ = child.kill();
+                    panic!("the server does not say that it is ready ({error}): {:?}", child.wait());
+                }
+            }
+        };
+        let address = |name: &str| {
+            let word = ready.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{name}=IP:PORT in {ready:?}"))
+        };
+        self.running = Some(Running { mqtt: address("mqtt"), http: address("http"), admin: address("admin"), child });
+    }
+
+    /// SIGKILL: nothing of what the process held in memory survives.
+    pub fn kill9(&mut self) {
+        let mut running = self.running.take().expect("a server that runs");
+        running.child.kill().expect("SIGKILL");
+        running.child.wait().expect("the server's end");
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    pub fn terminate(&mut self) {
+        let mut running = self.running.take().expect("a server that runs");
+        let pid = running.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        let status = wait(&mut running.child, patience()).unwrap_or_else(|| {
+            let _ = running.child.kill();
+            panic!("the server does not end after SIGTERM")
+        });
+        assert!(status.success(), "expected exit code 0 after SIGTERM, got {status}");
+    }
+
+    /// `natter user add`.
+    pub fn add_user(&self, name: &str) {
+        self.cli(&["user", "add", name]);
+    }
+
+    /// `natter token`: one for every device of the user.
+    pub fn token(&self, name: &str) -> String {
+        self.token_with(name, &[])
+    }
+
+    /// `natter token` with more arguments, as `--ttl 1s` or `--device phone`.
+    pub fn token_with(&self, name: &str, arguments: &[&str]) -> String {
+        let output = self.cli(&[&["token", name], arguments].concat());
+        let token = String::from_utf8(output.stdout).expect("a token").trim().to_owned();
+        assert_eq!(token.split('.').count(), 3, "expected a JWT, got {token:?}");
+        token
+    }
+
+    fn cli(&self, arguments: &[&str]) -> Output {
+        let output = natter().args(arguments).arg("--data").arg(self.data.path()).output().expect("natter");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "natter {arguments:?}: {} {stderr}", output.status);
+        output
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+    }
+}
+
+/// Waits for a child's end; `None` when it does not come in time.
+pub fn wait(child: &mut Child, at_most: Duration) -> Option<std::process::ExitStatus> {
+    let deadline = Instant::now() + at_most;
+    loop {
+        if let Some(status) = child.try_wait().expect("the child's status") {
+            return Some(status);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        // There is no wait with a deadline in std; this is a poll, not a guess of how long it takes.
+        thread::sleep(Duration::from_millis(5));
+    }
+}
