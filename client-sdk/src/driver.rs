@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use natter_protocol::entry::Entry;
-use natter_protocol::topic;
+use natter_protocol::{Seq, topic};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, Packet, Publish, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event as Mqtt, EventLoop, MqttOptions, StateError};
@@ -138,6 +138,10 @@ impl Driver {
     async fn serve(&mut self, client: &AsyncClient, mqtt: &mut EventLoop) -> Result<std::convert::Infallible, End> {
         let outbox = topic::outbox(&self.settings.user, &self.settings.device);
         loop {
+            // Before what the app publishes: a read mark goes out behind the acknowledgement of what was read.
+            while let Ok(seq) = self.feed.taken.try_recv() {
+                self.took(client, seq)?;
+            }
             self.outbox.hand_out(|payload| client.try_publish(&outbox, QoS::AtLeastOnce, false, payload).is_ok());
             tokio::select! {
                 event = timeout(SILENCE_MAX, mqtt.poll()) => match event {
@@ -148,11 +152,7 @@ impl Driver {
                     Ok(Ok(Mqtt::Incoming(Packet::Publish(publish)))) => self.arrived(client, &publish)?,
                     Ok(Ok(_)) => {}
                 },
-                Some(seq) = self.feed.taken.recv() => {
-                    if let Some(publish) = self.inbox.taken(seq) {
-                        acknowledge(client, &publish)?;
-                    }
-                },
+                Some(seq) = self.feed.taken.recv() => self.took(client, seq)?,
                 publication = self.publications.recv(), if self.outbox.has_room() => match publication {
                     Some(publication) => self.outbox.push(publication),
                     None => {
@@ -161,12 +161,20 @@ impl Driver {
                     }
                 },
                 Some(done) = self.closing.recv() => {
+                    while let Ok(seq) = self.feed.taken.try_recv() {
+                        self.took(client, seq)?;
+                    }
                     say_goodbye(client, mqtt).await;
                     let _ = done.send(());
                     return Err(End::Final(Error::Closed));
                 }
             }
         }
+    }
+
+    /// The app has it.
+    fn took(&mut self, client: &AsyncClient, seq: Seq) -> Result<(), End> {
+        self.inbox.taken(seq).map_or(Ok(()), |publish| acknowledge(client, &publish))
     }
 
     fn arrived(&mut self, client: &AsyncClient, publish: &Publish) -> Result<(), End> {
