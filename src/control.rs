@@ -49,7 +49,7 @@ impl Control {
         Ok(Self { listener, path })
     }
 
-    /// Answers until `stop`, then waits for those that are being answered.
+    /// Answers until `stop`, then finishes the answers that have been asked for.
     pub(crate) async fn run(self, desk: Arc<Desk>, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
@@ -60,9 +60,9 @@ impl Control {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let desk = Arc::clone(&desk);
+                    let (desk, stop) = (Arc::clone(&desk), stop.clone());
                     tokio::spawn(async move {
-                        let outcome = timeout(CONNECTION_TIME_MAX, serve_one(stream, &desk)).await;
+                        let outcome = timeout(CONNECTION_TIME_MAX, serve_one(stream, &desk, &stop)).await;
                         if let Err(error) = outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                             tracing::debug!(%error, "control connection");
                         }
@@ -88,14 +88,18 @@ impl Drop for Control {
     }
 }
 
-async fn serve_one(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
+async fn serve_one(mut stream: UnixStream, desk: &Desk, stop: &CancellationToken) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     if peer != 0 && peer != rustix::process::geteuid().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("uid {peer} may not ask")));
     }
     let (reader, mut writer) = stream.split();
     let mut line = String::new();
-    tokio::io::BufReader::new(reader.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
+    let mut reader = tokio::io::BufReader::new(reader.take(LINE_BYTES_MAX));
+    tokio::select! {
+        read = reader.read_line(&mut line) => read?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let answer = match serde_json::from_str::<Request>(&line) {
         Ok(request) => desk.answer(request).await,
         Err(error) => Answer::Failed { reason: format!("the request was not understood: {error}") },
