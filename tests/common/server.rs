@@ -25,8 +25,12 @@ struct Running {
     admin: SocketAddr,
 }
 
+/// The binary under test: the one that was built with the tests, or the one that `NATTER_TEST_BINARY` names (a release build, say).
 fn natter() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_natter"));
+    let mut command = match std::env::var_os("NATTER_TEST_BINARY") {
+        Some(path) => Command::new(path),
+        None => Command::new(env!("CARGO_BIN_EXE_natter")),
+    };
     if std::env::var_os("RUST_LOG").is_none() {
         command.env("RUST_LOG", "warn");
     }
