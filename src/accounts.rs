@@ -42,7 +42,9 @@ impl Revoked {
 
     fn covers(&self, grant: &Grant) -> bool {
         let by_device = |device| self.devices.get(device).is_some_and(|before| grant.issued_at < *before);
-        grant.issued_at < self.before || self.tokens.contains(&grant.jti) || grant.device.as_ref().is_some_and(by_device)
+        grant.issued_at < self.before
+            || self.tokens.contains(&grant.jti)
+            || grant.device.as_ref().is_some_and(by_device)
     }
 }
 
@@ -66,7 +68,8 @@ impl TokenAccounts {
     }
 
     fn keep(&self, revocation: &Revocation) {
-        let (Revocation::Token { user, .. } | Revocation::Device { user, .. } | Revocation::User { user, .. }) = revocation;
+        let (Revocation::Token { user, .. } | Revocation::Device { user, .. } | Revocation::User { user, .. }) =
+            revocation;
         let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
         revoked.entry(user.clone()).or_default().add(revocation);
     }
@@ -203,7 +206,9 @@ mod tests {
         let claims = base64url(good().to_string().as_bytes());
         for header in [r#"{"alg":"none","typ":"JWT"}"#, r#"{"alg":"None"}"#, r#"{"alg":"EdDSA"}"#, "{}"] {
             let header = base64url(header.as_bytes());
-            for token in [format!("{header}.{claims}."), format!("{header}.{claims}"), format!("{header}.{claims}.AAAA")] {
+            for token in
+                [format!("{header}.{claims}."), format!("{header}.{claims}"), format!("{header}.{claims}.AAAA")]
+            {
                 assert_eq!(bench.verify(&token), Err(Denied::Bad), "{token}");
             }
         }
@@ -362,7 +367,8 @@ mod tests {
     #[test]
     fn an_issuer_that_is_trusted_is_held_to_its_name_and_its_key() {
         let issuer = self::bench();
-        let key = TrustedKey { issuer: Some("https://app.example".into()), id: Some("k1".into()), ..issuer.own.trusted() };
+        let key =
+            TrustedKey { issuer: Some("https://app.example".into()), id: Some("k1".into()), ..issuer.own.trusted() };
         let bench = bench_with(vec![key]);
         let verify = |changes: &Value, kid: Option<&str>| {
             let header = Header { kid: kid.map(Into::into), ..Header::new(Algorithm::EdDSA) };

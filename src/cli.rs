@@ -28,8 +28,11 @@ const TTL_S_MAX: u64 = 3650 * 86_400;
 
 /// A messenger whose wire is plain MQTT: one tick means on disk, two ticks mean on the other device.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Every key of the configuration can be set in the environment too, as NATTER__SECTION__KEY: \
-    NATTER__LISTEN__MQTT=0.0.0.0:1883. RUST_LOG chooses what is logged.")]
+#[command(
+    version,
+    after_help = "Every key of the configuration can be set in the environment too, as NATTER__SECTION__KEY: \
+    NATTER__LISTEN__MQTT=0.0.0.0:1883. RUST_LOG chooses what is logged."
+)]
 pub(crate) struct Cli {
     /// Configuration file (TOML); only what differs from the defaults
     #[arg(long, global = true, value_name = "FILE")]

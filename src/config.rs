@@ -158,7 +158,11 @@ impl Config {
         }
         if let Err(error) = EnvFilter::try_new(&self.log.level) {
             let got = format!("{:?} ({error})", self.log.level);
-            return Err(ConfigError::Value { key: "log.level", expected: "a tracing filter as \"info,natter=debug\"", got });
+            return Err(ConfigError::Value {
+                key: "log.level",
+                expected: "a tracing filter as \"info,natter=debug\"",
+                got,
+            });
         }
         Ok(())
     }
@@ -294,8 +298,16 @@ mod tests {
     #[test]
     fn a_wrong_value_says_key_expected_and_got() {
         refused(Some("[listen]\nmqtt = \"localhost\"\n"), &[], &["listen.mqtt", "expected IP:PORT", "localhost"]);
-        refused(Some("[shutdown]\ndrain_timeout_s = \"soon\"\n"), &[], &["shutdown.drain_timeout_s", "expected", "soon"]);
-        refused(None, &[("NATTER__SHUTDOWN__DRAIN_TIMEOUT_S", "soon")], &["shutdown.drain_timeout_s", "expected", "soon"]);
+        refused(
+            Some("[shutdown]\ndrain_timeout_s = \"soon\"\n"),
+            &[],
+            &["shutdown.drain_timeout_s", "expected", "soon"],
+        );
+        refused(
+            None,
+            &[("NATTER__SHUTDOWN__DRAIN_TIMEOUT_S", "soon")],
+            &["shutdown.drain_timeout_s", "expected", "soon"],
+        );
         refused(None, &[("NATTER__SHUTDOWN__DRAIN_TIMEOUT_S", "0")], &["shutdown.drain_timeout_s", "1 to 600", "0"]);
         refused(Some("[auth]\nalgorithm = \"HS256\"\n"), &[], &["auth.algorithm", "EdDSA", "HS256"]);
         refused(Some("[log]\nlevel = \"natter=loud\"\n"), &[], &["log.level", "loud"]);

@@ -117,7 +117,9 @@ async fn serve_one(mut stream: UnixStream, desk: &Desk, stop: &CancellationToken
 pub(crate) fn ask(path: &Path, request: &Request) -> io::Result<Option<Answer>> {
     let mut stream = match StdUnixStream::connect(path) {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
         Err(error) => return Err(error),
     };
     stream.set_read_timeout(Some(CONNECTION_TIME_MAX))?;
@@ -128,7 +130,10 @@ pub(crate) fn ask(path: &Path, request: &Request) -> io::Result<Option<Answer>> 
     let mut line = String::new();
     BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut line)?;
     if !line.ends_with('\n') {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server did not answer; if it has just stopped, try again"));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the server did not answer; if it has just stopped, try again",
+        ));
     }
     Ok(Some(serde_json::from_str(&line)?))
 }

@@ -216,7 +216,10 @@ async fn lock(dir: &DataDir) -> Result<Lock> {
             return Ok(lock);
         }
         if control::is_answered(&socket) || Instant::now() >= deadline {
-            bail!("data directory {}: another natter is using it; stop that one, or choose another with --data", dir.path().display());
+            bail!(
+                "data directory {}: another natter is using it; stop that one, or choose another with --data",
+                dir.path().display()
+            );
         }
         sleep(LOCK_WAIT_STEP).await;
     }

@@ -122,10 +122,8 @@ impl Verifier {
             _ => true,
         };
         let candidates = self.keys.iter().filter(|(key, _)| key.algorithm == header.alg && fits(key));
-        let claims = candidates
-            .filter_map(|(key, validation)| claims(token, &key.key, validation))
-            .next()
-            .ok_or(Denied::Bad)?;
+        let claims =
+            candidates.filter_map(|(key, validation)| claims(token, &key.key, validation)).next().ok_or(Denied::Bad)?;
         if claims.exp <= now {
             return Err(Denied::Expired);
         }

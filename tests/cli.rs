@@ -179,8 +179,12 @@ fn config_print_gives_the_defaults_and_what_stands_above_them() {
     let plain = good(dir.path(), &["config", "print"]);
     fs::write(dir.path().join("shipped.toml"), include_str!("../config/natter.toml")).unwrap();
     assert_eq!(good(dir.path(), &["config", "print", "--config", "shipped.toml"]), plain);
-    for line in ["dir = \"natter-data\"", "mqtt = \"127.0.0.1:1883\"", "http = \"127.0.0.1:8080\"", "admin = \"127.0.0.1:8081\""]
-    {
+    for line in [
+        "dir = \"natter-data\"",
+        "mqtt = \"127.0.0.1:1883\"",
+        "http = \"127.0.0.1:8080\"",
+        "admin = \"127.0.0.1:8081\"",
+    ] {
         assert!(plain.contains(line), "{line} is not in {plain}");
     }
 
@@ -245,7 +249,12 @@ fn users_and_tokens_are_made_while_a_server_runs_and_outlive_it() {
 #[test]
 fn a_name_outside_the_grammar_is_refused_at_once() {
     let dir = dir();
-    for args in [&["user", "add", "Alice"][..], &["user", "add", "system"], &["token", "a/b"], &["token", "a", "--device", "a b"]] {
+    for args in [
+        &["user", "add", "Alice"][..],
+        &["user", "add", "system"],
+        &["token", "a/b"],
+        &["token", "a", "--device", "a b"],
+    ] {
         assert_eq!(run(dir.path(), args).status.code(), Some(2), "{args:?}");
     }
     assert_eq!(run(dir.path(), &["token", "alice", "--ttl", "3w"]).status.code(), Some(2));
@@ -351,7 +360,9 @@ fn the_control_socket_survives_whatever_comes() {
         let _closed = stream.read_to_end(&mut answer);
         String::from_utf8(answer).unwrap()
     };
-    for request in ["\n", "no\n", "{}\n", r#"{"do":"add_user","user":"Bad Name"}"#, r#"{"do":"add_user","user":"bob","x":1}"#] {
+    for request in
+        ["\n", "no\n", "{}\n", r#"{"do":"add_user","user":"Bad Name"}"#, r#"{"do":"add_user","user":"bob","x":1}"#]
+    {
         let answer = ask(format!("{request}\n").as_bytes());
         assert!(answer.contains("not understood") && answer.ends_with('\n'), "{request}: {answer}");
     }

@@ -1,0 +1,111 @@
+//! The README keeps its word: its five minutes run as they stand there, against a server of the test's own.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+const README: &str = include_str!("../README.md");
+const CI: &str = include_str!("../.ci/run");
+/// How long the five minutes may take a machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The shell blocks, in order.
+fn blocks() -> Vec<&'static str> {
+    README.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// Where a program is, or `None`, said aloud; with `NATTER_TEST_ALL=1` that is a failure.
+fn program(name: &str) -> Option<String> {
+    let found = std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os("NATTER_TEST_ALL").is_none(), "{name} is missing");
+        eprintln!("SKIP the five minutes of the README: {name} is missing");
+    }
+    Some(found?.to_str().unwrap().to_owned())
+}
+
+fn write_program(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn every_command_is_run_by_a_test_or_by_ci() {
+    let blocks = blocks();
+    assert_eq!(blocks.len(), 4, "a new block needs somebody who runs it");
+    assert_eq!((blocks[0], blocks[1]), ("cargo run --release\n", "cargo test --workspace\n"));
+    assert!(blocks[2].starts_with("apt-get update && apt-get install "));
+    for command in
+        ["cargo run --release", "cargo test --workspace", "apt-get update", "mosquitto-clients", "natter user add"]
+    {
+        assert!(CI.contains(command), "{command} is not in .ci/run");
+    }
+}
+
+#[test]
+fn every_file_it_links_to_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for link in README.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+        assert!(root.join(link).exists(), "{link}");
+    }
+}
+
+#[test]
+fn the_five_minutes_end_with_both_ticks_and_read() {
+    let (Some(publish), Some(subscribe)) = (program("mosquitto_pub"), program("mosquitto_sub")) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let server = Command::new(env!("CARGO_BIN_EXE_natter"))
+        .args(["serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut server = Killed(server);
+    let mut ready = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let port = ready.split([' ', ':']).nth(3).unwrap_or_else(|| panic!("not ready: {ready:?}"));
+
+    // The block looks for its programs in target/release first: ours is there, and mosquitto's with the port of this server.
+    let programs = dir.path().join("target/release");
+    fs::create_dir_all(&programs).unwrap();
+    symlink(env!("CARGO_BIN_EXE_natter"), programs.join("natter")).unwrap();
+    for (name, path) in [("mosquitto_pub", publish), ("mosquitto_sub", subscribe)] {
+        write_program(&programs.join(name), &format!("#!/bin/sh\nexec '{path}' -p {port} \"$@\"\n"));
+    }
+    let shell = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", blocks()[3]])
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shell = Killed(shell);
+    let mut stdout = shell.0.stdout.take().unwrap();
+    let (output_tx, output_rx) = mpsc::channel();
+    thread::spawn(move || output_tx.send(std::io::read_to_string(&mut stdout)));
+    let output = output_rx.recv_timeout(PATIENCE).expect("the block does not end").unwrap();
+    assert!(shell.0.wait().unwrap().success(), "{output}");
+
+    let line = |topic: &str, word: &str| {
+        let found = output.lines().find(|line| line.starts_with(topic) && line.contains(word));
+        assert!(found.is_some(), "no line {topic} with {word} in:\n{output}");
+    };
+    line("users/bob/phone/inbox ", r#""body":"hi""#);
+    line("users/alice/phone/inbox ", r#""status":"delivered""#);
+    line("users/alice/phone/inbox ", r#""status":"read""#);
+}
