@@ -1,82 +1,174 @@
 //! The bridge: takes messages in, commits them, fans them out.
+//!
+//! - [`engine`] the rules, event by event: the sender's part in `sender`, the recipient's in `recipient`, who comes and goes in
+//!   `connection`, what time takes away in `expiry`; [`reader`] is the window of one device
+//! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
+//! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
+//! - [`run`] the loop around it all: batch, rules, commit, answers
+//!
+//! Nothing leaves before its commit, by construction: what a batch has to say is handed out by [`engine::Engine::release`], and that
+//! comes after [`engine::Engine::commit`].
 
-use std::path::PathBuf;
+pub mod change;
+pub mod chat_key;
+pub mod config;
+mod connection;
+pub mod engine;
+pub mod expiry;
+pub mod reader;
+mod recipient;
+pub mod run;
+mod sender;
+mod settle;
+pub mod state;
+pub mod stats;
+pub mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use natter_protocol::UserId;
 use natter_protocol::accounts::Revocation;
-use natter_protocol::link::{LinkReceiver, LinkSender};
+use natter_protocol::error::NotNow;
+use natter_protocol::link::{Bell, LinkDown, LinkReceiver, LinkSender, Window};
+use tokio::sync::oneshot;
 
-/// Where the store is, and the limits.
-#[derive(Debug, Clone, Default)]
-pub struct Config {
-    /// The database file; made if it is not there.
-    pub path: PathBuf,
-}
+pub use config::{Config, Limits};
+pub use stats::Stats;
+
+use engine::{CommitError, Engine, Event, Now, Released, Reply, Request};
+use run::{Loop, Order};
+use stats::Counters;
+use store::sqlite::Sqlite;
+
+/// Requests that wait for the loop; one more is answered "not now".
+const ORDERS_MAX: usize = 1024;
 
 /// What a bridge could not do.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(pub String);
+pub enum Error {
+    /// The store failed.
+    #[error("{0}")]
+    Store(String),
+    /// Another process has written to the store.
+    #[error("another process has written to this store: is a second server running on the same data?")]
+    Fenced,
+    /// The router has stopped.
+    #[error(transparent)]
+    Link(#[from] LinkDown),
+    /// Nothing was done; trying again may help.
+    #[error(transparent)]
+    NotNow(#[from] NotNow),
+    /// The loop has ended.
+    #[error("the bridge has ended")]
+    Ended,
+    /// The loop's thread could not be made.
+    #[error("thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
 
 /// A store that is open, with everything recovered; no link yet. Used alone by `natter user` while no server runs.
-pub struct Bridge {}
+#[derive(Debug)]
+pub struct Bridge {
+    engine: Engine<Sqlite>,
+    counters: Arc<Counters>,
+    boot: u32,
+}
 
 impl Bridge {
     /// Opens (or makes) the store and recovers what the journal holds.
     ///
     /// # Errors
     /// What is wrong with the file, and what to do.
-    pub fn open(_config: Config) -> Result<Self, Error> {
-        Err(Error("not yet".into()))
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let mut store = Sqlite::open(&config.path)?;
+        let boot = store.next_boot()?;
+        let counters = Arc::new(Counters::default());
+        let engine = Engine::recover(store, config.limits, Arc::clone(&counters))?;
+        Ok(Self { engine, counters, boot })
     }
 
     /// The number of this start: one more than the last one's.
     #[must_use]
     pub fn boot(&self) -> u32 {
-        0
+        self.boot
     }
 
     /// Every revocation that still matters.
     #[must_use]
     pub fn revocations(&self) -> Vec<Revocation> {
-        Vec::new()
+        self.engine.revocations()
     }
 
     /// Adds a user; `false`: it was there.
     ///
     /// # Errors
     /// When the commit fails.
-    pub fn add_user(&mut self, _user: &UserId) -> Result<bool, Error> {
-        Ok(false)
+    pub fn add_user(&mut self, user: &UserId) -> Result<bool, Error> {
+        self.ask(Request::AddUser(user.clone()))
     }
 
     /// Whether there is such a user.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn has_user(&mut self, _user: &UserId) -> Result<bool, Error> {
-        Ok(false)
+    pub fn has_user(&mut self, user: &UserId) -> Result<bool, Error> {
+        self.ask(Request::HasUser(user.clone()))
+    }
+
+    fn ask(&mut self, request: Request) -> Result<bool, Error> {
+        let now = Now { server_secs: self.engine.server_secs(), unix_secs: 0 };
+        self.engine.handle(Event::Request(0, request), now)?;
+        self.engine.commit().map_err(|error| match error {
+            CommitError::Fenced => Error::Fenced,
+            CommitError::Store(error) => error.into(),
+        })?;
+        let mut released = Released::default();
+        self.engine.release(&mut Window::default(), &mut released)?;
+        match released.replies.pop() {
+            Some((_, Reply::Changed(changed))) => Ok(changed),
+            Some((_, Reply::NotNow(why))) => Err(why.into()),
+            None => Err(Error::Ended),
+        }
     }
 
     /// Runs the loop on a thread of its own.
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub fn start(self, _sender: Box<dyn LinkSender>, _receiver: Box<dyn LinkReceiver>) -> Result<Running, Error> {
-        Ok(Running { handle: Handle {} })
+    pub fn start(self, sender: Box<dyn LinkSender>, receiver: Box<dyn LinkReceiver>) -> Result<Running, Error> {
+        let Self { engine, counters, boot: _ } = self;
+        counters.healthy.store(true, Ordering::Relaxed);
+        let (orders_tx, orders_rx) = sync_channel(ORDERS_MAX);
+        let (ended_tx, ended_rx) = oneshot::channel();
+        let handle = Handle { orders_tx, bell: receiver.bell(), counters: Arc::clone(&counters) };
+        let looping = Loop::new(engine, sender, receiver, orders_rx, Arc::clone(&counters));
+        std::thread::Builder::new().name("bridge".into()).spawn(move || {
+            let outcome = looping.run();
+            counters.healthy.store(false, Ordering::Relaxed);
+            // Nobody waits any more when the process ends by itself.
+            let _ = ended_tx.send(outcome);
+        })?;
+        Ok(Running { handle, ended_rx })
     }
 }
 
 /// A bridge whose loop runs.
+#[derive(Debug)]
 pub struct Running {
     /// For everyone who asks it something.
     pub handle: Handle,
+    ended_rx: oneshot::Receiver<Result<(), Error>>,
 }
 
 impl Running {
     /// Waits until the loop has ended by itself, and says why: the process must end then.
     pub async fn failed(&mut self) -> Error {
-        std::future::pending().await
+        match (&mut self.ended_rx).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => Error::Ended,
+        }
     }
 
     /// Commits what has arrived, settles, closes the store. The doors must be closed before.
@@ -84,61 +176,72 @@ impl Running {
     /// # Errors
     /// What could not be written.
     pub async fn stop(self) -> Result<(), Error> {
-        Ok(())
+        self.handle.order(Order::Stop)?;
+        self.ended_rx.await.map_err(|_| Error::Ended)?
     }
 }
 
 /// Asks the loop. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Handle {}
+#[derive(Clone)]
+pub struct Handle {
+    orders_tx: SyncSender<Order>,
+    bell: Bell,
+    counters: Arc<Counters>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
 
 impl Handle {
     /// As [`Bridge::add_user`], after the commit.
     ///
     /// # Errors
     /// When the loop has ended or the commit fails.
-    pub async fn add_user(&self, _user: UserId) -> Result<bool, Error> {
-        Ok(false)
+    pub async fn add_user(&self, user: UserId) -> Result<bool, Error> {
+        self.ask(Request::AddUser(user)).await
     }
 
     /// As [`Bridge::has_user`].
     ///
     /// # Errors
     /// When the loop has ended.
-    pub async fn has_user(&self, _user: UserId) -> Result<bool, Error> {
-        Ok(false)
+    pub async fn has_user(&self, user: UserId) -> Result<bool, Error> {
+        self.ask(Request::HasUser(user)).await
     }
 
     /// Keeps a revocation, after the commit.
     ///
     /// # Errors
     /// When the loop has ended or the commit fails.
-    pub async fn revoke(&self, _revocation: Revocation) -> Result<(), Error> {
-        Ok(())
+    pub async fn revoke(&self, revocation: Revocation) -> Result<(), Error> {
+        self.ask(Request::Revoke(revocation)).await.map(|_| ())
     }
 
     /// Counters and gauges, for `/metrics` and `/readyz`.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        self.counters.snapshot()
     }
-}
 
-/// What the loop has done since its start.
-#[derive(Debug, Clone, Default)]
-pub struct Stats {
-    /// Batches committed.
-    pub commits: u64,
-    /// Messages accepted.
-    pub messages: u64,
-    /// Commands and messages refused for good.
-    pub refused: u64,
-    /// Publishes that got "not now".
-    pub not_now: u64,
-    /// Entries handed to doors.
-    pub entries: u64,
-    /// Entries acknowledged by devices.
-    pub acknowledged: u64,
-    /// Whether the last commit went well.
-    pub healthy: bool,
+    async fn ask(&self, request: Request) -> Result<bool, Error> {
+        let (reply_tx, reply_rx) = oneshot::channel();
+        self.order(Order::Ask(request, reply_tx))?;
+        match reply_rx.await {
+            Ok(Reply::Changed(changed)) => Ok(changed),
+            Ok(Reply::NotNow(why)) => Err(why.into()),
+            Err(_) => Err(Error::Ended),
+        }
+    }
+
+    fn order(&self, order: Order) -> Result<(), Error> {
+        self.orders_tx.try_send(order).map_err(|error| match error {
+            TrySendError::Full(_) => Error::NotNow(NotNow::Busy),
+            TrySendError::Disconnected(_) => Error::Ended,
+        })?;
+        (self.bell)();
+        Ok(())
+    }
 }

@@ -617,7 +617,13 @@ pub trait LinkReceiver: Send {
     /// # Errors
     /// [`LinkDown`] when the router has stopped, or has skipped frames (which is as bad: the order is broken).
     fn receive(&mut self, deadline: std::time::Instant) -> Result<Option<(Option<UserId>, Bytes)>, LinkDown>;
+
+    /// A bell for other threads: ringing it makes a waiting [`LinkReceiver::receive`] return, perhaps with a [`Up::Ring`].
+    fn bell(&self) -> Bell;
 }
+
+/// Wakes the receiver of a link; see [`LinkReceiver::bell`].
+pub type Bell = std::sync::Arc<dyn Fn() + Send + Sync>;
 
 struct Writer(BytesMut);
 

@@ -1,0 +1,455 @@
+//! What a batch changed: the only thing the store is ever told, one journal row a batch.
+//!
+//! Changes are facts that were decided, never questions: applying them needs no rule. They are idempotent, since at a start those are
+//! replayed whose result the tables hold already: watermarks only rise, and what is gone stays gone.
+
+use std::sync::Arc;
+
+use natter_protocol::accounts::Revocation;
+use natter_protocol::entry::{GapReason, ReceiptKind};
+use natter_protocol::error::{Kind, Refusal};
+use natter_protocol::{DeviceId, MessageId, N, Seq, Slot, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::chat_key::ChatKey;
+
+/// A message, stored once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its conversation.
+    pub chat: ChatKey,
+    /// Its number there.
+    pub n: N,
+    /// Who sent it.
+    pub from: UserId,
+    /// Its sender's name for it.
+    pub id: MessageId,
+    /// Unix seconds of the commit.
+    pub timestamp: u64,
+    /// `"type":"text","text":{..}`.
+    pub body: Arc<str>,
+}
+
+/// Bodies are not for logs.
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { chat, n, from, id, timestamp: _, body } = self;
+        write!(f, "Message({chat:?}/{n} {from}/{id}, {} bytes)", body.len())
+    }
+}
+
+/// Where a repeat finds the first answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The conversation.
+    pub chat: ChatKey,
+    /// The number.
+    pub n: N,
+    /// Unix seconds of the commit.
+    pub timestamp: u64,
+    /// Of the parsed fields.
+    pub hash: [u8; 16],
+    /// Server second until which a repeat is known.
+    pub until: u64,
+}
+
+/// One position of an inbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Server second it was made in.
+    pub at: u64,
+    /// Meant for that device only.
+    pub only: Option<DeviceId>,
+    /// Meant for every device but that.
+    pub except: Option<DeviceId>,
+    /// What it says.
+    pub item: Item,
+}
+
+impl Row {
+    /// Whether `device` gets it.
+    #[must_use]
+    pub fn is_for(&self, device: &DeviceId) -> bool {
+        self.only.as_ref().is_none_or(|only| only == device) && self.except.as_ref() != Some(device)
+    }
+}
+
+/// What an inbox entry says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Item {
+    /// A message, which is stored elsewhere once.
+    Message(Arc<Message>),
+    /// A watermark of the other side.
+    Receipt(Receipt),
+    /// A message that was refused, or that expired.
+    Failed(Failed),
+    /// Entries that will not come.
+    Gap(Gap),
+}
+
+/// `member` has had delivered, or has read, everything of `chat` with `after < n <= n`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Delivered or read.
+    pub kind: Tick,
+    /// The conversation.
+    pub chat: ChatKey,
+    /// From behind this number.
+    pub after: N,
+    /// Up to this one.
+    pub n: N,
+    /// The id of that one.
+    pub id: MessageId,
+    /// Whose receipt it is.
+    pub member: UserId,
+    /// Unix seconds.
+    pub timestamp: u64,
+}
+
+/// The two receipts, as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Tick {
+    /// Two ticks.
+    Delivered,
+    /// Blue ticks.
+    Read,
+}
+
+impl From<Tick> for ReceiptKind {
+    fn from(tick: Tick) -> Self {
+        match tick {
+            Tick::Delivered => Self::Delivered,
+            Tick::Read => Self::Read,
+        }
+    }
+}
+
+/// Why a message did not go, or did not arrive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The message's id, unless the id is another message's.
+    pub id: Option<MessageId>,
+    /// Set for a message that had been accepted: conversation, number, who did not get it, when.
+    pub at: Option<(ChatKey, N, UserId, u64)>,
+    /// [`Kind::to_byte`].
+    pub kind: u8,
+    /// What was expected and what came.
+    pub details: String,
+    /// The message that has the id already.
+    pub conflicts_with: Option<MessageId>,
+}
+
+impl Failed {
+    /// A refusal of something that never was a message.
+    #[must_use]
+    pub fn refused(id: Option<MessageId>, refusal: &Refusal) -> Self {
+        Self {
+            id: if refusal.conflicts_with.is_some() { None } else { id },
+            at: None,
+            kind: refusal.kind.to_byte(),
+            details: refusal.details.clone(),
+            conflicts_with: refusal.conflicts_with.clone(),
+        }
+    }
+
+    /// The refusal it tells.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let kind = Kind::from_byte(self.kind).unwrap_or(Kind::Malformed);
+        Refusal { kind, details: self.details.clone(), conflicts_with: self.conflicts_with.clone() }
+    }
+}
+
+/// The entries `from..=to` will not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The first.
+    pub from: Seq,
+    /// The last.
+    pub to: Seq,
+    /// They lay too far behind, instead of too long.
+    pub lagged: bool,
+}
+
+impl Gap {
+    /// The reason as the wire says it.
+    #[must_use]
+    pub fn reason(self) -> GapReason {
+        if self.lagged { GapReason::Lagged } else { GapReason::Expired }
+    }
+}
+
+/// A stored session: what outlives a connection with CleanSession 0 or a session expiry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The inbox it reads.
+    pub device: Option<DeviceId>,
+    /// How long it lives without a connection, in seconds.
+    pub expiry_secs: u32,
+    /// Server second its connection ended; `None` while it has one.
+    pub gone_at: Option<u64>,
+    /// QoS 2 packet ids between PUBREC and PUBREL.
+    pub held: Vec<u16>,
+}
+
+/// A place in an inbox that a message or notice takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Whose inbox.
+    pub user: UserId,
+    /// Which position.
+    pub seq: Seq,
+    /// Meant for that device only.
+    pub only: Option<DeviceId>,
+    /// Meant for every device but that.
+    pub except: Option<DeviceId>,
+}
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// There is such a user.
+    User {
+        /// Who.
+        user: UserId,
+    },
+    /// A device began, or began again.
+    Device {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        device: DeviceId,
+        /// Where it starts.
+        cursor: Seq,
+        /// Server second.
+        at: u64,
+    },
+    /// A device is no more.
+    DeviceGone {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        device: DeviceId,
+        /// Where it stood: what only it still waited for lies behind.
+        cursor: Seq,
+    },
+    /// A device has a reader again: it is not idle.
+    DeviceSeen {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        device: DeviceId,
+        /// Server second.
+        at: u64,
+    },
+    /// A message was accepted: it takes its number, its dedupe row, and its places in inboxes.
+    Message {
+        /// The message.
+        message: Arc<Message>,
+        /// Of the parsed fields.
+        hash: [u8; 16],
+        /// Server second.
+        at: u64,
+        /// Who may fetch the media it carries.
+        grant: Option<String>,
+        /// Where it goes.
+        places: Vec<Place>,
+    },
+    /// A notice took a place in an inbox.
+    Notice {
+        /// The place's user.
+        user: UserId,
+        /// The position.
+        seq: Seq,
+        /// The entry.
+        row: Row,
+    },
+    /// A receipt that nobody was sent yet covers more.
+    Merged {
+        /// Whose inbox.
+        user: UserId,
+        /// Which receipt.
+        seq: Seq,
+        /// Up to this number now.
+        n: N,
+        /// The id of that one.
+        id: MessageId,
+        /// Unix seconds.
+        timestamp: u64,
+    },
+    /// A device has acknowledged everything up to `upto`.
+    Cursor {
+        /// Whose.
+        user: UserId,
+        /// Which device.
+        device: DeviceId,
+        /// Where it stood.
+        from: Seq,
+        /// Where it stands.
+        upto: Seq,
+    },
+    /// A watermark rose.
+    Mark {
+        /// The conversation.
+        chat: ChatKey,
+        /// Whose.
+        member: UserId,
+        /// Which.
+        tick: Tick,
+        /// Up to where.
+        n: N,
+    },
+    /// Every entry of the user up to `upto` is gone for good.
+    Dropped {
+        /// Whose.
+        user: UserId,
+        /// Up to where.
+        upto: Seq,
+    },
+    /// A session is stored as this.
+    Session {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        client_id: String,
+        /// What.
+        session: Session,
+    },
+    /// A session is no more.
+    SessionGone {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        client_id: String,
+    },
+    /// A token, a device's or a user's tokens are not accepted any more.
+    Revoked(Revoked),
+}
+
+/// A revocation, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Revoked {
+    /// One token.
+    Token(UserId, String),
+    /// A device's tokens issued before the Unix second.
+    Device(UserId, DeviceId, u64),
+    /// A user's tokens issued before the Unix second.
+    User(UserId, u64),
+}
+
+impl Revoked {
+    /// Whose tokens.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        match self {
+            Self::Token(user, _) | Self::Device(user, _, _) | Self::User(user, _) => user,
+        }
+    }
+}
+
+impl From<Revocation> for Revoked {
+    fn from(revocation: Revocation) -> Self {
+        match revocation {
+            Revocation::Token { user, jti } => Self::Token(user, jti),
+            Revocation::Device { user, device, before } => Self::Device(user, device, before),
+            Revocation::User { user, before } => Self::User(user, before),
+        }
+    }
+}
+
+impl From<Revoked> for Revocation {
+    fn from(revoked: Revoked) -> Self {
+        match revoked {
+            Revoked::Token(user, jti) => Self::Token { user, jti },
+            Revoked::Device(user, device, before) => Self::Device { user, device, before },
+            Revoked::User(user, before) => Self::User { user, before },
+        }
+    }
+}
+
+impl Change {
+    /// The slot of the part that decided it: the conversation's for messages and marks, the user's for the rest.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        match self {
+            Self::Message { message, .. } => message.chat.slot(),
+            Self::Mark { chat, .. } => chat.slot(),
+            Self::User { user }
+            | Self::Device { user, .. }
+            | Self::DeviceGone { user, .. }
+            | Self::DeviceSeen { user, .. }
+            | Self::Notice { user, .. }
+            | Self::Merged { user, .. }
+            | Self::Cursor { user, .. }
+            | Self::Dropped { user, .. }
+            | Self::Session { user, .. }
+            | Self::SessionGone { user, .. } => user.slot(),
+            Self::Revoked(revoked) => revoked.user().slot(),
+        }
+    }
+}
+
+/// The layout of a journal row, its first byte. A row of another layout is refused, not guessed at.
+const LAYOUT: u8 = 1;
+
+/// A journal row that does not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("journal row: expected layout {LAYOUT}, got {0}")]
+pub struct DeltaError(String);
+
+/// Writes the changes of a batch as one journal row.
+///
+/// # Errors
+/// Never for values this program makes; the text says what the encoder said.
+pub fn encode(changes: &[Change]) -> Result<Vec<u8>, DeltaError> {
+    let rows: Vec<(Slot, &Change)> = changes.iter().map(|change| (change.slot(), change)).collect();
+    postcard::to_extend(&rows, vec![LAYOUT]).map_err(|e| DeltaError(e.to_string()))
+}
+
+/// Reads [`encode`] back.
+///
+/// # Errors
+/// [`DeltaError`] for a row of another layout, or a torn one.
+pub fn decode(row: &[u8]) -> Result<Vec<Change>, DeltaError> {
+    let rows: Vec<(Slot, Change)> = match row.split_first() {
+        Some((&LAYOUT, rest)) => postcard::from_bytes(rest).map_err(|e| DeltaError(e.to_string()))?,
+        Some((other, _)) => return Err(DeltaError(format!("layout {other}"))),
+        None => return Err(DeltaError("an empty row".into())),
+    };
+    Ok(rows.into_iter().map(|(_, change)| change).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use natter_protocol::Chat;
+
+    #[test]
+    fn a_journal_row_reads_back() {
+        let (alice, bob) = (UserId::parse("alice").unwrap(), UserId::parse("bob").unwrap());
+        let chat = ChatKey::new(&alice, &Chat::Direct(bob.clone()));
+        let message = Arc::new(Message {
+            chat: chat.clone(),
+            n: 1,
+            from: alice.clone(),
+            id: MessageId::parse("m1").unwrap(),
+            timestamp: 1_764_000_000,
+            body: Arc::from("\"type\":\"text\",\"text\":{\"body\":\"hi\"}"),
+        });
+        let changes = vec![
+            Change::User { user: alice.clone() },
+            Change::Message {
+                message,
+                hash: [7; 16],
+                at: 3,
+                grant: None,
+                places: vec![Place { user: bob.clone(), seq: 1, only: None, except: None }],
+            },
+            Change::Mark { chat, member: bob, tick: Tick::Delivered, n: 1 },
+        ];
+        let row = encode(&changes).unwrap();
+        assert_eq!(decode(&row), Ok(changes));
+        assert!(decode(&row[..row.len() - 1]).is_err());
+        assert!(decode(&[9, 0]).is_err() && decode(&[]).is_err());
+    }
+}

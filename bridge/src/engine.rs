@@ -1,0 +1,425 @@
+//! The rules, event by event, in order: what an event changes and what is answered. Pure: time is passed in, frames are handed out.
+//!
+//! An event changes memory at once and is noted as [`Change`]s; [`Engine::commit`] writes them as one journal row; only then does
+//! [`Engine::release`] hand out what the batch has to say. Nothing can leave before its commit.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use natter_protocol::accounts::Revocation;
+use natter_protocol::error::{Kind, NotNow, Refusal};
+use natter_protocol::link::{Answer, Dialect, Down, Mode, Packet, Up, Window};
+use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, UserId, entry};
+
+use crate::change::{self, Change, Revoked};
+use crate::config::Limits;
+use crate::reader::{Reader, Viewer};
+use crate::state::State;
+use crate::stats::Counters;
+use crate::store::{Append, Store, StoreError};
+
+/// What time it is, as the driver says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Seconds that a server has run over this store: it never jumps, so times to live and idleness are counted in it.
+    pub server_secs: u64,
+    /// Unix seconds, for people to read.
+    pub unix_secs: u64,
+}
+
+/// A question from inside the process, and the number under which its reply is handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Adds a user. [`Reply::Changed`] says whether it was new.
+    AddUser(UserId),
+    /// Asks for a user. [`Reply::Changed`] says whether it is there.
+    HasUser(UserId),
+    /// Keeps a revocation.
+    Revoke(Revocation),
+}
+
+/// The reply to a [`Request`], handed out after the commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Yes or no.
+    Changed(bool),
+    /// Nothing was done.
+    NotNow(NotNow),
+}
+
+/// Names a request; the driver chooses it.
+pub type Ticket = u64;
+
+/// What the rules take in.
+#[derive(Debug)]
+pub enum Event {
+    /// A frame of a door.
+    Up(UserId, Up),
+    /// A request of the process itself.
+    Request(Ticket, Request),
+}
+
+/// What a batch has to say, once it is committed.
+#[derive(Debug, Default)]
+pub struct Released {
+    /// Frames for the door, in order.
+    pub frames: Vec<(Option<UserId>, Bytes)>,
+    /// Replies for the process.
+    pub replies: Vec<(Ticket, Reply)>,
+}
+
+/// Why a batch was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Another process owns the journal: this one must end.
+    #[error("another process has written to this store: is a second server running on the same data?")]
+    Fenced,
+    /// The store failed; the batch is undone, and its senders were told "not now".
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A connection of a door.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) user: UserId,
+    pub(crate) client_id: Arc<str>,
+    pub(crate) dialect: Dialect,
+    pub(crate) receive_maximum: u16,
+    pub(crate) packet_bytes_max: u32,
+    pub(crate) expiry_secs: u32,
+    pub(crate) reading: Option<(DeviceId, Mode)>,
+    /// It was told "not now": nothing more of it is taken in.
+    pub(crate) deaf: bool,
+}
+
+/// `sent` for devices whose PUBACK cannot say it: one payload a device, chat and batch.
+#[derive(Debug)]
+struct Sent {
+    user: UserId,
+    device: DeviceId,
+    chat: Chat,
+    messages: Vec<(MessageId, N)>,
+}
+
+/// The rules over a store.
+#[derive(Debug)]
+pub struct Engine<S> {
+    pub(crate) state: State<S>,
+    pub(crate) limits: Limits,
+    pub(crate) now: Now,
+    pub(crate) connections: HashMap<ConnectionId, Connection>,
+    pub(crate) by_client: HashMap<(UserId, Arc<str>), ConnectionId>,
+    pub(crate) readers: HashMap<UserId, Vec<Reader>>,
+    pub(crate) viewers: HashMap<UserId, Vec<Viewer>>,
+    /// Server seconds at which a device's inbox changed hands between clients, of the last minute.
+    pub(crate) swaps: HashMap<(UserId, DeviceId), VecDeque<u64>>,
+    /// Users whose readers may have something to get.
+    pub(crate) hungry: BTreeSet<UserId>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) sweep: crate::expiry::Sweep,
+    log: u8,
+    next_no: u64,
+    delta: Vec<Change>,
+    answers: Vec<(UserId, Down)>,
+    replies: Vec<(Ticket, Reply)>,
+    tickets: Vec<Ticket>,
+    sent: Vec<Sent>,
+}
+
+impl<S: Store> Engine<S> {
+    /// Recovers what the store holds.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or holds what this program did not write.
+    pub fn recover(store: S, limits: Limits, counters: Arc<Counters>) -> Result<Self, StoreError> {
+        let log = 0;
+        let state = State::recover(store, log)?;
+        let mut engine = Self {
+            state,
+            limits,
+            now: Now { server_secs: 0, unix_secs: 0 },
+            connections: HashMap::new(),
+            by_client: HashMap::new(),
+            readers: HashMap::new(),
+            viewers: HashMap::new(),
+            swaps: HashMap::new(),
+            hungry: BTreeSet::new(),
+            counters,
+            sweep: crate::expiry::Sweep::default(),
+            log,
+            next_no: 1,
+            delta: Vec::new(),
+            answers: Vec::new(),
+            replies: Vec::new(),
+            tickets: Vec::new(),
+            sent: Vec::new(),
+        };
+        engine.next_no = engine.state.store.next_no(log)?;
+        engine.now.server_secs = engine.state.store.server_secs()?;
+        Ok(engine)
+    }
+
+    /// Takes an event in.
+    ///
+    /// # Errors
+    /// When the store cannot be read: the batch must be given up with [`Engine::abort`].
+    pub fn handle(&mut self, event: Event, now: Now) -> Result<(), StoreError> {
+        self.now = now;
+        match event {
+            Event::Up(user, up) => self.handle_up(user, up),
+            Event::Request(ticket, request) => {
+                self.tickets.push(ticket);
+                let changed = self.handle_request(request)?;
+                self.replies.push((ticket, Reply::Changed(changed)));
+                Ok(())
+            }
+        }
+    }
+
+    /// An event of a batch that is given up already: only that it was there is noted, so that [`Engine::abort`] tells its asker.
+    pub fn lose(&mut self, event: Event) {
+        if let Event::Request(ticket, _) = event {
+            self.tickets.push(ticket);
+        }
+    }
+
+    fn handle_up(&mut self, user: UserId, up: Up) -> Result<(), StoreError> {
+        match up {
+            Up::Open(connection, opening) => self.open(user, connection, opening),
+            Up::Close { connection, expiry_secs, by_server: _ } => self.close(&user, connection, expiry_secs),
+            Up::Publish(publication) => self.publish(&user, publication),
+            Up::Refused { connection, packet, kind, details } => {
+                self.refused_by_door(&user, connection, packet, Refusal::new(kind, details));
+                Ok(())
+            }
+            Up::Release { connection, packet_id } => self.release_packet(&user, connection, packet_id),
+            Up::Attach { connection, request, device, mode } => self.attach(&user, connection, request, device, mode),
+            Up::Detach { connection } => self.detach(&user, connection),
+            Up::Acked { connection, seq, taken } => self.acknowledged(&user, connection, seq, taken),
+            // The link's own business: the driver has dealt with it.
+            Up::Took(_) | Up::Ring => Ok(()),
+        }
+    }
+
+    fn handle_request(&mut self, request: Request) -> Result<bool, StoreError> {
+        match request {
+            Request::AddUser(user) => self.add_user(&user),
+            Request::HasUser(user) => Ok(self.state.user(&user)?.known),
+            Request::Revoke(revocation) => {
+                self.change(Change::Revoked(Revoked::from(revocation)))?;
+                Ok(true)
+            }
+        }
+    }
+
+    pub(crate) fn add_user(&mut self, user: &UserId) -> Result<bool, StoreError> {
+        if self.state.user(user)?.known {
+            return Ok(false);
+        }
+        self.change(Change::User { user: user.clone() })?;
+        Ok(true)
+    }
+
+    /// Notes a fact: memory has it from now on, the journal with the batch.
+    pub(crate) fn change(&mut self, change: Change) -> Result<(), StoreError> {
+        self.state.apply(&change)?;
+        self.delta.push(change);
+        Ok(())
+    }
+
+    /// Says something, once the batch is committed.
+    pub(crate) fn answer(&mut self, user: &UserId, down: Down) {
+        self.answers.push((user.clone(), down));
+    }
+
+    /// Answers a PUBLISH. QoS 0 is not answered.
+    pub(crate) fn answer_packet(&mut self, user: &UserId, connection: ConnectionId, packet: Packet, answer: Answer) {
+        if packet.qos > 0 {
+            self.answer(user, Down::Answer { connection, packet, answer });
+        }
+    }
+
+    /// Notes that a device's PUBACK cannot say that its message was accepted.
+    pub(crate) fn hint_sent(&mut self, user: &UserId, device: &DeviceId, chat: &Chat, id: &MessageId, n: N) {
+        match self.sent.last_mut() {
+            Some(last) if last.user == *user && last.device == *device && last.chat == *chat => {
+                last.messages.push((id.clone(), n));
+            }
+            _ => self.sent.push(Sent {
+                user: user.clone(),
+                device: device.clone(),
+                chat: chat.clone(),
+                messages: vec![(id.clone(), n)],
+            }),
+        }
+    }
+
+    /// Sends something live to whoever reads `user`'s inbox, as `device` or as any.
+    pub(crate) fn live(&mut self, user: &UserId, device: Option<&DeviceId>, tail: &[u8]) {
+        let wanted = |of: &DeviceId| device.is_none_or(|device| device == of);
+        let readers = self.readers.get(user).into_iter().flatten();
+        let viewers = self.viewers.get(user).into_iter().flatten();
+        let connections: Vec<ConnectionId> = readers
+            .filter(|reader| wanted(&reader.device))
+            .map(|reader| reader.connection)
+            .chain(viewers.filter(|viewer| wanted(&viewer.device)).map(|viewer| viewer.connection))
+            .collect();
+        if connections.is_empty() {
+            return;
+        }
+        let payload = Bytes::from(entry::live(tail));
+        for connection in connections {
+            self.answer(user, Down::Live { connection, payload: payload.clone() });
+        }
+    }
+
+    fn refused_by_door(&mut self, user: &UserId, connection: ConnectionId, packet: Packet, refusal: Refusal) {
+        Counters::add(&self.counters.refused);
+        if self.is_deaf(connection) {
+            return;
+        }
+        let reading = self.connections.get(&connection).and_then(|connection| connection.reading.clone());
+        let bare = self.connections.get(&connection).is_none_or(|connection| connection.dialect == Dialect::Bare);
+        if bare && let Some((device, _)) = reading {
+            self.live(user, Some(&device), &entry::failed(None, None, &refusal));
+        }
+        let Refusal { kind, details, .. } = refusal;
+        self.answer_packet(user, connection, packet, Answer::Refused { kind, details });
+    }
+
+    pub(crate) fn is_deaf(&self, connection: ConnectionId) -> bool {
+        self.connections.get(&connection).is_some_and(|connection| connection.deaf)
+    }
+
+    /// Whether the batch has anything to write.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.delta.is_empty()
+    }
+
+    /// Writes what the batch changed, as one journal row.
+    ///
+    /// # Errors
+    /// [`CommitError`]: nothing of the batch may be said; call [`Engine::abort`] next, unless this was [`CommitError::Fenced`].
+    pub fn commit(&mut self) -> Result<(), CommitError> {
+        if self.delta.is_empty() {
+            self.tickets.clear();
+            return Ok(());
+        }
+        let row = change::encode(&self.delta)
+            .map_err(|e| StoreError::Corrupt { expected: "changes that can be written", got: e.to_string() })?;
+        match self.state.store.append(self.log, self.next_no, &row) {
+            Append::Committed => {
+                self.state.journal.push_back((self.next_no, std::mem::take(&mut self.delta)));
+                self.next_no += 1;
+                self.tickets.clear();
+                Counters::add(&self.counters.commits);
+                Ok(())
+            }
+            Append::Fenced => Err(CommitError::Fenced),
+            Append::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives a batch up that was not committed: every connection is closed with "not now", and memory is what the store says.
+    ///
+    /// # Errors
+    /// When the store cannot be read either: the process must end.
+    pub fn abort(&mut self, why: NotNow) -> Result<Released, StoreError> {
+        self.delta.clear();
+        self.answers.clear();
+        self.sent.clear();
+        self.hungry.clear();
+        self.readers.clear();
+        self.viewers.clear();
+        self.state.reset(self.log)?;
+        let mut released = Released::default();
+        for (id, connection) in &mut self.connections {
+            if !connection.deaf {
+                connection.deaf = true;
+                connection.reading = None;
+                Counters::add(&self.counters.not_now);
+                let close = Down::Close { connection: *id, reason: why.mqtt_reason() };
+                released.frames.push((Some(connection.user.clone()), close.encode()));
+            }
+        }
+        let lost = self.replies.drain(..).map(|(ticket, _)| ticket).chain(self.tickets.drain(..));
+        let lost: BTreeSet<Ticket> = lost.collect();
+        released.replies = lost.into_iter().map(|ticket| (ticket, Reply::NotNow(why))).collect();
+        Ok(released)
+    }
+
+    /// Hands out what the committed batch has to say, and what readers can take beyond it: answers first, entries as far as `window`
+    /// and the readers' own windows allow. Who gets nothing for want of credit stays hungry.
+    ///
+    /// # Errors
+    /// When the store cannot be read. What was handed out is true all the same.
+    pub fn release(&mut self, window: &mut Window, out: &mut Released) -> Result<(), StoreError> {
+        for sent in std::mem::take(&mut self.sent) {
+            let tail = entry::sent(&sent.chat, &sent.messages, self.now.unix_secs);
+            self.live(&sent.user, Some(&sent.device), &tail);
+        }
+        for (user, down) in self.answers.drain(..) {
+            let frame = down.encode();
+            window.sent(frame.len());
+            out.frames.push((Some(user), frame));
+        }
+        out.replies.append(&mut self.replies);
+        self.feed(window, out)
+    }
+
+    /// Settles a slice; `false`: nothing is left to settle.
+    ///
+    /// # Errors
+    /// Nothing was settled; the journal still has everything.
+    pub fn settle(&mut self) -> Result<bool, StoreError> {
+        let settled = self.state.settle_slice(self.log, self.now.server_secs)?;
+        let readers = &self.readers;
+        self.state.trim(|user| readers.contains_key(user));
+        Ok(settled)
+    }
+
+    /// How many changes wait to be settled.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.state.journal.len()
+    }
+
+    /// The last server second that the store knows of.
+    #[must_use]
+    pub fn server_secs(&self) -> u64 {
+        self.now.server_secs
+    }
+
+    /// Every revocation.
+    #[must_use]
+    pub fn revocations(&self) -> Vec<Revocation> {
+        self.state.revoked.iter().cloned().map(Revocation::from).collect()
+    }
+
+    /// Refuses a publication for good: by reason code to those who can read it, by a committed `failed` to the others.
+    pub(crate) fn refuse(
+        &mut self,
+        user: &UserId,
+        connection: ConnectionId,
+        packet: Packet,
+        device: &DeviceId,
+        id: Option<MessageId>,
+        refusal: Refusal,
+    ) -> Result<(), StoreError> {
+        Counters::add(&self.counters.refused);
+        let bare = self.connections.get(&connection).is_none_or(|connection| connection.dialect == Dialect::Bare);
+        if bare && packet.qos > 0 {
+            if id.is_some() || refusal.kind == Kind::Conflict {
+                self.tell_failed(user, device, id, &refusal)?;
+            } else {
+                self.live(user, Some(device), &entry::failed(None, None, &refusal));
+            }
+        }
+        let Refusal { kind, details, .. } = refusal;
+        self.answer_packet(user, connection, packet, Answer::Refused { kind, details });
+        Ok(())
+    }
+}

@@ -1,0 +1,377 @@
+//! The recipient's part: what readers get, what they acknowledge, and the receipts that follow from it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use natter_protocol::error::{Kind, Refusal};
+use natter_protocol::link::{Down, Window};
+use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry, topic};
+
+use crate::change::{Change, Item, Message, Receipt, Row, Tick};
+use crate::chat_key::ChatKey;
+use crate::engine::{Engine, Released};
+use crate::reader::Reader;
+use crate::stats::Counters;
+use crate::store::{Store, StoreError};
+
+/// Rows read at a time when an acknowledgement names a position instead of entries.
+const ACK_PAGE: usize = 500;
+/// Bytes of a QoS 1 PUBLISH beside topic and payload: fixed header, two lengths, packet id, empty properties.
+const PUBLISH_OVERHEAD: usize = 1 + 4 + 2 + 2 + 1;
+
+/// Messages of one sender that a member has had now, without a hole.
+struct Run {
+    chat: ChatKey,
+    from: UserId,
+    after: N,
+    n: N,
+    id: MessageId,
+}
+
+impl<S: Store> Engine<S> {
+    /// PUBACK of a receiver. Of a connection that is not its device's reader it changes nothing.
+    pub(crate) fn acknowledged(
+        &mut self,
+        user: &UserId,
+        connection: ConnectionId,
+        seq: Seq,
+        taken: bool,
+    ) -> Result<(), StoreError> {
+        let reader = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.connection == connection));
+        let Some(reader) = reader else { return Ok(()) };
+        let passed = reader.acknowledged(seq, taken);
+        let device = reader.device.clone();
+        let Some(upto) = passed.last().map(|entry| entry.seq) else { return Ok(()) };
+        let messages: Vec<_> = passed.into_iter().filter_map(|entry| Some((entry.message?, entry.taken))).collect();
+        self.pass(user, &device, upto, &messages)
+    }
+
+    /// Moves a device's cursor; what it passes may be delivered by that.
+    fn pass(
+        &mut self,
+        user: &UserId,
+        device: &DeviceId,
+        upto: Seq,
+        messages: &[(Arc<Message>, bool)],
+    ) -> Result<(), StoreError> {
+        let from = self.state.user(user)?.devices.get(device).map_or(upto, |row| row.cursor);
+        if from < upto {
+            self.change(Change::Cursor { user: user.clone(), device: device.clone(), from, upto })?;
+        }
+        Counters::add_many(&self.counters.acknowledged, messages.len() as u64);
+        self.hungry.insert(user.clone());
+        self.delivered(user, messages)
+    }
+
+    /// `{"ack":N}`: everything up to N is acknowledged.
+    pub(crate) fn ack_upto(
+        &mut self,
+        user: &UserId,
+        device: &DeviceId,
+        upto: Seq,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        let known = self.state.user(user)?;
+        let last_seq = known.last_seq;
+        let Some(cursor) = known.devices.get(device).map(|row| row.cursor) else {
+            let details =
+                format!("ack: expected a device that reads its inbox (SUBSCRIBE or sync first), got {device}");
+            return Ok(Err(Refusal::new(Kind::InvalidValue, details)));
+        };
+        if upto > last_seq {
+            let details = format!("ack: expected at most {last_seq}, the newest entry of the inbox, got {upto}");
+            return Ok(Err(Refusal::new(Kind::InvalidValue, details)));
+        }
+        let mut after = cursor;
+        while after < upto {
+            let mut rows = self.state.page(user, after, ACK_PAGE)?;
+            rows.retain(|(seq, _)| *seq <= upto);
+            let Some((last, _)) = rows.last() else { break };
+            after = *last;
+            let messages: Vec<_> = rows
+                .into_iter()
+                .filter(|(_, row)| row.is_for(device))
+                .filter_map(|(_, row)| match row.item {
+                    Item::Message(message) => Some((message, true)),
+                    _ => None,
+                })
+                .collect();
+            self.pass(user, device, after, &messages)?;
+        }
+        if after < upto {
+            self.pass(user, device, upto, &[])?;
+        }
+        if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
+            reader.passed(upto);
+        }
+        Ok(Ok(()))
+    }
+
+    /// `{"sync":true}`: the device begins if it is new, and its reader starts again at the cursor.
+    pub(crate) fn sync(&mut self, user: &UserId, device: &DeviceId) -> Result<Result<(), Refusal>, StoreError> {
+        if !self.begin_device(user, device)? {
+            let details = format!("sync: expected at most {} devices, got one more", self.limits.devices_max);
+            return Ok(Err(Refusal::new(Kind::Quota, details)));
+        }
+        let cursor = self.state.user(user)?.devices.get(device).map_or(0, |row| row.cursor);
+        if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
+            reader.rewind(cursor);
+        }
+        self.hungry.insert(user.clone());
+        Ok(Ok(()))
+    }
+
+    /// Receipts for messages that a device of `member` has passed, each with whether it was taken.
+    fn delivered(&mut self, member: &UserId, messages: &[(Arc<Message>, bool)]) -> Result<(), StoreError> {
+        let mut marks: Vec<(ChatKey, N)> = Vec::new();
+        let mut runs: Vec<Run> = Vec::new();
+        let mut closed = 0;
+        for (message, taken) in messages {
+            if message.from == *member && message.chat.other(member).as_ref() != Some(member) {
+                // The copy of an own message makes no ticks.
+                continue;
+            }
+            let index = match marks.iter().position(|(chat, _)| *chat == message.chat) {
+                Some(index) => index,
+                None => {
+                    let mark = self.state.chat(&message.chat)?.mark(member, Tick::Delivered);
+                    marks.push((message.chat.clone(), mark));
+                    marks.len() - 1
+                }
+            };
+            let Some((_, mark)) = marks.get_mut(index) else { continue };
+            if message.n <= *mark {
+                // Another device had it before.
+                continue;
+            }
+            let after = std::mem::replace(mark, message.n);
+            if !taken {
+                // Nothing before it may be covered by what comes behind it.
+                closed = runs.len();
+                continue;
+            }
+            let open = runs.get_mut(closed..).into_iter().flatten();
+            match open.into_iter().find(|run| run.chat == message.chat && run.from == message.from) {
+                Some(run) => {
+                    run.n = message.n;
+                    run.id = message.id.clone();
+                }
+                None => runs.push(Run {
+                    chat: message.chat.clone(),
+                    from: message.from.clone(),
+                    after,
+                    n: message.n,
+                    id: message.id.clone(),
+                }),
+            }
+        }
+        for (chat, n) in marks {
+            if self.state.chat(&chat)?.mark(member, Tick::Delivered) < n {
+                self.change(Change::Mark { chat, member: member.clone(), tick: Tick::Delivered, n })?;
+            }
+        }
+        for Run { chat, from, after, n, id } in runs {
+            self.receipt(&from, None, Tick::Delivered, &chat, (after, n), &id, member)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a receipt into `to`'s inbox, or raises the one that lies there unsent with nothing behind it.
+    #[expect(clippy::too_many_arguments, reason = "a receipt has that many parts")]
+    pub(crate) fn receipt(
+        &mut self,
+        to: &UserId,
+        except: Option<&DeviceId>,
+        tick: Tick,
+        chat: &ChatKey,
+        (after, n): (N, N),
+        id: &MessageId,
+        member: &UserId,
+    ) -> Result<(), StoreError> {
+        let timestamp = self.now.unix_secs;
+        let user = self.state.user(to)?;
+        let tail = user.rows.last_key_value().filter(|(seq, row)| {
+            **seq == user.last_seq && **seq > user.pushed && row.only.is_none() && row.except.as_ref() == except
+        });
+        if let Some((seq, Row { item: Item::Receipt(unsent), .. })) = tail
+            && (unsent.kind, &unsent.chat, &unsent.member) == (tick, chat, member)
+            && after <= unsent.n
+        {
+            let seq = *seq;
+            self.hungry.insert(to.clone());
+            return self.change(Change::Merged { user: to.clone(), seq, n, id: id.clone(), timestamp });
+        }
+        let receipt =
+            Receipt { kind: tick, chat: chat.clone(), after, n, id: id.clone(), member: member.clone(), timestamp };
+        self.notice(to, None, except.cloned(), Item::Receipt(receipt))?;
+        Ok(())
+    }
+
+    /// Sends readers and viewers what they can take.
+    pub(crate) fn feed(&mut self, window: &mut Window, out: &mut Released) -> Result<(), StoreError> {
+        let mut unfed = std::collections::BTreeSet::new();
+        while let Some(user) = self.hungry.pop_first() {
+            if !window.is_open() {
+                unfed.insert(user);
+                continue;
+            }
+            self.show_viewers(&user, window, out);
+            let Some(mut readers) = self.readers.remove(&user) else { continue };
+            let mut fed = Ok(true);
+            for reader in &mut readers {
+                fed = match fed {
+                    Ok(all) => self.feed_reader(&user, reader, window, out).map(|done| all && done),
+                    Err(error) => Err(error),
+                };
+            }
+            self.readers.insert(user.clone(), readers);
+            if !fed? {
+                unfed.insert(user);
+            }
+        }
+        self.hungry = unfed;
+        Ok(())
+    }
+
+    /// `false`: credit ran out first.
+    fn feed_reader(
+        &mut self,
+        user: &UserId,
+        reader: &mut Reader,
+        window: &mut Window,
+        out: &mut Released,
+    ) -> Result<bool, StoreError> {
+        loop {
+            let room = reader.room();
+            let state = self.state.user(user)?;
+            if room == 0 || reader.next > state.last_seq {
+                return Ok(true);
+            }
+            let behind = state.stored && reader.next <= state.settled_seq;
+            if behind && !reader.is_half_empty() {
+                // A page at a time: one read of the store for many entries.
+                return Ok(true);
+            }
+            let rows = self.state.page(user, reader.next - 1, room)?;
+            if rows.is_empty() {
+                reader.next = self.state.user(user)?.last_seq + 1;
+                return Ok(true);
+            }
+            for (seq, row) in rows {
+                if !row.is_for(&reader.device) {
+                    reader.next = seq + 1;
+                    continue;
+                }
+                if !window.is_open() {
+                    return Ok(false);
+                }
+                if !self.send(user, reader, seq, &row, window, out) {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// Sends one entry; `false`: it must wait.
+    fn send(
+        &mut self,
+        user: &UserId,
+        reader: &mut Reader,
+        seq: Seq,
+        row: &Row,
+        window: &mut Window,
+        out: &mut Released,
+    ) -> bool {
+        let (message, tail) = tail(user, row);
+        let mut payload = entry::head(seq, reader.prev, &tail);
+        let around = topic::inbox(user, &reader.device).len() + PUBLISH_OVERHEAD;
+        let mut stub = false;
+        if payload.len() > entry::ENTRY_BYTES_MAX || payload.len() + around > reader.packet_bytes_max {
+            let limit = reader.packet_bytes_max.saturating_sub(around).min(entry::ENTRY_BYTES_MAX);
+            let details = format!("expected an entry of at most {limit} bytes, got {}", payload.len());
+            let why = Refusal::new(Kind::TooLarge, details);
+            if let Some(short) = message.as_ref().and_then(|message| stub_tail(user, message, &why)) {
+                payload = entry::head(seq, reader.prev, &short);
+                stub = true;
+            }
+        }
+        if reader.must_wait(seq, payload.len()) {
+            return false;
+        }
+        let (again, newest) = match self.state.user_in_memory_mut(user) {
+            Some(state) => {
+                let sent = state.sent.entry(reader.device.clone()).or_insert(0);
+                let again = seq <= *sent;
+                *sent = (*sent).max(seq);
+                state.pushed = state.pushed.max(seq);
+                (again, state.last_seq)
+            }
+            None => (false, seq),
+        };
+        debug_assert!(seq <= newest, "an entry beyond the newest position");
+        reader.sent(seq, payload.len(), message, stub);
+        Counters::add(&self.counters.entries);
+        let down = Down::Entry { connection: reader.connection, seq, again, payload: Bytes::from(payload) };
+        let frame = down.encode();
+        window.sent(frame.len());
+        out.frames.push((Some(user.clone()), frame));
+        true
+    }
+
+    fn show_viewers(&mut self, user: &UserId, window: &mut Window, out: &mut Released) {
+        let Some(viewers) = self.viewers.get_mut(user) else { return };
+        let Some(state) = self.state.user_in_memory_mut(user) else { return };
+        for viewer in viewers {
+            for (seq, row) in state.rows.range(viewer.prev + 1..) {
+                if !row.is_for(&viewer.device) {
+                    continue;
+                }
+                let payload = Bytes::from(entry::head(*seq, viewer.prev, &tail(user, row).1));
+                let frame = Down::Live { connection: viewer.connection, payload }.encode();
+                window.sent(frame.len());
+                out.frames.push((Some(user.clone()), frame));
+                viewer.prev = *seq;
+                state.pushed = state.pushed.max(*seq);
+            }
+        }
+    }
+}
+
+/// What an inbox row says to its reader, and the message in it.
+fn tail(user: &UserId, row: &Row) -> (Option<Arc<Message>>, Vec<u8>) {
+    match &row.item {
+        Item::Message(message) => {
+            let tail = with_tail(user, message, |tail| tail.with_body(message.body.as_bytes()));
+            (Some(Arc::clone(message)), tail.unwrap_or_default())
+        }
+        Item::Receipt(receipt) => {
+            let chat = receipt.chat.seen_by(user).unwrap_or(Chat::Status);
+            let Receipt { kind, chat: _, after, n, id, member, timestamp } = receipt;
+            (None, entry::receipt((*kind).into(), &chat, *after, *n, id, member, *timestamp))
+        }
+        Item::Failed(failed) => {
+            let at = failed.at.as_ref().and_then(|(chat, n, recipient, timestamp)| {
+                let (n, recipient, timestamp) = (*n, recipient.clone(), *timestamp);
+                Some(entry::FailedAt { chat: chat.seen_by(user)?, n, recipient, timestamp })
+            });
+            (None, entry::failed(failed.id.as_ref(), at.as_ref(), &failed.refusal()))
+        }
+        Item::Gap(gap) => (None, entry::gap(gap.from, gap.to, gap.reason())),
+    }
+}
+
+fn stub_tail(user: &UserId, message: &Message, why: &Refusal) -> Option<Vec<u8>> {
+    with_tail(user, message, |tail| tail.unsupported(why))
+}
+
+fn with_tail(user: &UserId, message: &Message, write: impl Fn(entry::MessageTail<'_>) -> Vec<u8>) -> Option<Vec<u8>> {
+    let chat = message.chat.seen_by(user)?;
+    let own = message.from == *user && chat != Chat::Direct(user.clone());
+    Some(write(entry::MessageTail {
+        from: &message.from,
+        chat: &chat,
+        to: own.then_some(&chat),
+        n: message.n,
+        id: &message.id,
+        timestamp: message.timestamp,
+    }))
+}

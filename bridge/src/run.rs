@@ -1,0 +1,273 @@
+//! The loop: a batch of everything that arrived while the last commit ran, its rules, one commit, and then what it has to say.
+//!
+//! One thread owns the store, the rules and both ends of the link. It waits in one place only, for the next frame; requests of the
+//! process ring.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use natter_protocol::UserId;
+use natter_protocol::error::NotNow;
+use natter_protocol::link::{Down, Intake, LinkReceiver, LinkSender, Up, Window};
+use tokio::sync::oneshot;
+
+use crate::Error;
+use crate::engine::{CommitError, Engine, Event, Now, Released, Reply, Request, Ticket};
+use crate::stats::Counters;
+use crate::store::{Store, StoreError};
+
+/// How long a journal row waits before it is settled: what is delivered by then is never written to a table.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
+/// The rest after a settlement that failed.
+const SETTLE_REST: Duration = Duration::from_secs(1);
+/// Journal rows that may wait; above it every batch is followed by a settlement, whatever the rows' age.
+const JOURNAL_ROWS_MAX: usize = 50_000;
+/// How often time itself is an event.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the loop waits for stragglers when it is told to stop.
+const LAST_WAIT: Duration = Duration::from_millis(50);
+
+/// Something asked from inside the process.
+#[derive(Debug)]
+pub enum Order {
+    /// A request, and where its reply goes.
+    Ask(Request, oneshot::Sender<Reply>),
+    /// Finish what has arrived, settle everything, end.
+    Stop,
+}
+
+/// The loop and what it owns.
+pub struct Loop<S> {
+    engine: Engine<S>,
+    sender: Box<dyn LinkSender>,
+    receiver: Box<dyn LinkReceiver>,
+    orders: Receiver<Order>,
+    counters: Arc<Counters>,
+    clock: Clock,
+    window: Window,
+    intake: Intake,
+    batch: Vec<Event>,
+    tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
+    next_ticket: Ticket,
+    /// When each journal row was committed, oldest first.
+    committed: VecDeque<Instant>,
+    settle_not_before: Instant,
+    next_tick: Instant,
+    stopping: bool,
+}
+
+impl<S: Store> Loop<S> {
+    /// Puts the parts together; nothing runs yet.
+    pub fn new(
+        engine: Engine<S>,
+        sender: Box<dyn LinkSender>,
+        receiver: Box<dyn LinkReceiver>,
+        orders: Receiver<Order>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let now = Instant::now();
+        let committed = (0..engine.unsettled()).map(|_| now).collect();
+        let clock = Clock { start: now, server_secs: engine.server_secs() };
+        Self {
+            engine,
+            sender,
+            receiver,
+            orders,
+            counters,
+            clock,
+            window: Window::default(),
+            intake: Intake::default(),
+            batch: Vec::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            committed,
+            settle_not_before: now,
+            next_tick: now + TICK,
+            stopping: false,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// What the process must end for: the router has stopped, another process owns the store, or the store cannot be read.
+    pub fn run(mut self) -> Result<(), Error> {
+        loop {
+            let quiet = self.gather()?;
+            self.work()?;
+            if self.stopping && quiet {
+                break;
+            }
+            self.settle_if_due();
+        }
+        while self.engine.settle()? {}
+        Ok(())
+    }
+
+    /// Waits for something, and takes everything that is there, up to the limit of a batch. `true`: nothing was there.
+    fn gather(&mut self) -> Result<bool, Error> {
+        let mut deadline = self.next_wake();
+        let mut quiet = true;
+        let mut confirm = None;
+        while self.batch.len() < self.engine.limits.batch_events_max {
+            let Some((user, frame)) = self.receiver.receive(deadline)? else { break };
+            quiet = false;
+            deadline = self.clock.start;
+            let bytes = frame.len();
+            match (user, Up::decode(frame)) {
+                // The bell's frames are not the door's: they have no part in its credit.
+                (_, Ok(Up::Ring)) => continue,
+                (_, Ok(Up::Took(credit))) => self.window.confirmed(credit),
+                (Some(user), Ok(up)) => self.batch.push(Event::Up(user, up)),
+                (None, Ok(up)) => tracing::error!(?up, "a frame without a user"),
+                (_, Err(error)) => tracing::error!(%error, "a frame of the door does not read"),
+            }
+            confirm = self.intake.took(bytes).or(confirm);
+        }
+        if let Some(credit) = confirm {
+            let frame = Down::Took(credit).encode();
+            self.window.sent(frame.len());
+            self.sender.send(&mut vec![(None, frame)])?;
+        }
+        self.take_orders();
+        Ok(quiet)
+    }
+
+    fn next_wake(&self) -> Instant {
+        if self.stopping {
+            return Instant::now() + LAST_WAIT;
+        }
+        let settle = self.committed.front().map(|at| (*at + SETTLE_AFTER).max(self.settle_not_before));
+        settle.map_or(self.next_tick, |at| at.min(self.next_tick))
+    }
+
+    fn take_orders(&mut self) {
+        while self.batch.len() < self.engine.limits.batch_events_max {
+            match self.orders.try_recv() {
+                Ok(Order::Ask(request, reply)) => {
+                    let ticket = self.next_ticket;
+                    self.next_ticket += 1;
+                    self.tickets.insert(ticket, reply);
+                    self.batch.push(Event::Request(ticket, request));
+                }
+                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    return;
+                }
+                Err(TryRecvError::Empty) => return,
+            }
+        }
+    }
+
+    /// Rules, commit, and then what the batch has to say.
+    fn work(&mut self) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut released = Released::default();
+        match self.decide(now) {
+            Ok(()) => {
+                if self.engine.unsettled() > self.committed.len() {
+                    self.committed.push_back(Instant::now());
+                    self.counters.healthy.store(true, Ordering::Relaxed);
+                }
+                let fed = self.engine.release(&mut self.window, &mut released);
+                self.say(released)?;
+                fed?;
+            }
+            Err(CommitError::Fenced) => return Err(Error::Fenced),
+            Err(CommitError::Store(error)) => {
+                tracing::error!(%error, "a batch was not committed: its senders are told \"not now\"");
+                self.counters.healthy.store(false, Ordering::Relaxed);
+                let released = self.engine.abort(NotNow::Unavailable)?;
+                for (_, frame) in &released.frames {
+                    self.window.sent(frame.len());
+                }
+                self.committed.truncate(self.engine.unsettled());
+                self.say(released)?;
+            }
+        }
+        self.counters.unsettled.store(self.engine.unsettled() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn decide(&mut self, now: Now) -> Result<(), CommitError> {
+        let mut outcome = Ok(());
+        for event in self.batch.drain(..) {
+            if outcome.is_ok() {
+                outcome = self.engine.handle(event, now);
+            } else {
+                // The batch is lost: what it came from is told so with the rest.
+                self.engine.lose(event);
+            }
+        }
+        outcome?;
+        if Instant::now() >= self.next_tick {
+            self.next_tick = Instant::now() + TICK;
+            self.engine.sweep(now)?;
+        }
+        self.engine.commit()
+    }
+
+    fn say(&mut self, released: Released) -> Result<(), Error> {
+        let Released { mut frames, replies } = released;
+        if !frames.is_empty() {
+            self.send(&mut frames)?;
+        }
+        for (ticket, reply) in replies {
+            if let Some(asker) = self.tickets.remove(&ticket) {
+                // Who has stopped waiting is not told.
+                let _ = asker.send(reply);
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, frames: &mut Vec<(Option<UserId>, Bytes)>) -> Result<(), Error> {
+        Ok(self.sender.send(frames)?)
+    }
+
+    /// One slice, between batches: the loop is never held for longer than that.
+    fn settle_if_due(&mut self) {
+        let now = Instant::now();
+        let due = self.committed.front().is_some_and(|at| now.duration_since(*at) >= SETTLE_AFTER);
+        if now < self.settle_not_before || !(due || self.committed.len() > JOURNAL_ROWS_MAX) {
+            return;
+        }
+        match self.engine.settle() {
+            Ok(_) => {
+                let settled = self.committed.len().saturating_sub(self.engine.unsettled());
+                self.committed.drain(..settled);
+            }
+            Err(error) => {
+                tracing::error!(%error, "settling failed; the journal keeps everything");
+                self.counters.healthy.store(false, Ordering::Relaxed);
+                self.settle_not_before = now + SETTLE_REST;
+            }
+        }
+    }
+}
+
+/// Wall clock and server time. Read here and nowhere else in the bridge.
+#[derive(Debug)]
+struct Clock {
+    start: Instant,
+    server_secs: u64,
+}
+
+impl Clock {
+    fn now(&self) -> Now {
+        Now {
+            server_secs: self.server_secs + self.start.elapsed().as_secs(),
+            unix_secs: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.to_string())
+    }
+}

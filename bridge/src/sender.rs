@@ -1,0 +1,331 @@
+//! The sender's part: what a device publishes becomes a message, a mark or a refusal.
+
+use std::sync::Arc;
+
+use natter_protocol::error::{Kind, Refusal};
+use natter_protocol::link::{Answer, Dialect, Packet, Publication};
+use natter_protocol::outbox::{self, Item, Message as Written, Read, ReadUpTo, Reference};
+use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry};
+
+use crate::change::{Accepted, Change, Failed, Item as RowItem, Message, Place, Row, Tick};
+use crate::chat_key::ChatKey;
+use crate::engine::Engine;
+use crate::stats::Counters;
+use crate::store::{Store, StoreError};
+
+/// Senders looked at for an id that stands alone; more of them make it ambiguous anyway.
+const SENDERS_MAX: usize = 64;
+
+/// An answer, or why not. The outer error is the store's.
+type Ruling<T> = Result<Result<T, Refusal>, StoreError>;
+
+/// Unpacks the inner result of a [`Ruling`] or returns it.
+macro_rules! ruled {
+    ($ruling:expr) => {
+        match $ruling? {
+            Ok(value) => value,
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+    };
+}
+
+impl<S: Store> Engine<S> {
+    /// A PUBLISH, or a will.
+    pub(crate) fn publish(&mut self, user: &UserId, publication: Publication) -> Result<(), StoreError> {
+        let Publication { connection, packet, device, stamp, will, payload } = publication;
+        // After "not now" nothing behind it is taken in. A will may fire when its connection is gone.
+        match self.connections.get(&connection) {
+            Some(known) if known.deaf => return Ok(()),
+            None if !will => return Ok(()),
+            _ => {}
+        }
+        if packet.qos == 2 {
+            self.hold(user, connection, packet.id, true)?;
+        }
+        let (id, ruling) = match outbox::parse(&payload) {
+            Ok(Item::Message(written)) => {
+                let id = if will { None } else { written.id.clone() };
+                (id.clone(), self.message(user, connection, packet, &device, id, stamp, written)?)
+            }
+            Ok(item) => (None, self.command(user, &device, item)?.map(|()| Answer::Done)),
+            Err(rejected) => (rejected.id, Err(rejected.refusal)),
+        };
+        match ruling {
+            Ok(answer) => {
+                self.answer_packet(user, connection, packet, answer);
+                Ok(())
+            }
+            Err(refusal) => {
+                if packet.qos == 2 && self.connections.get(&connection).is_some_and(|c| c.dialect == Dialect::Full) {
+                    // A PUBREC with an error ends the exchange [MQTT-4.3.3-9]: no PUBREL will come.
+                    self.hold(user, connection, packet.id, false)?;
+                }
+                self.refuse(user, connection, packet, &device, id, refusal)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a PUBLISH brings, and nothing else")]
+    fn message(
+        &mut self,
+        user: &UserId,
+        connection: ConnectionId,
+        packet: Packet,
+        device: &DeviceId,
+        id: Option<MessageId>,
+        stamp: u128,
+        written: Written,
+    ) -> Ruling<Answer> {
+        let chat = written.to.clone();
+        let (id, accepted) = match ruled!(self.accept(user, device, id, stamp, written)) {
+            Accept::New(id, accepted) => {
+                Counters::add(&self.counters.messages);
+                (id, accepted)
+            }
+            Accept::Repeat(id, accepted) => {
+                Counters::add(&self.counters.repeats);
+                (id, accepted)
+            }
+        };
+        let bare = self.connections.get(&connection).is_some_and(|known| known.dialect == Dialect::Bare);
+        if bare && packet.qos > 0 {
+            self.hint_sent(user, device, &chat, &id, accepted.n);
+        }
+        Ok(Ok(Answer::Message { id, n: accepted.n, timestamp: accepted.timestamp }))
+    }
+
+    /// Accepts a message: once, whatever is tried. A repeat gets the first answer again.
+    pub(crate) fn accept(
+        &mut self,
+        user: &UserId,
+        device: &DeviceId,
+        id: Option<MessageId>,
+        stamp: u128,
+        written: Written,
+    ) -> Ruling<Accept> {
+        let hash = written.hash;
+        let id = match id {
+            Some(id) => {
+                if let Some(first) = self.state.accepted(&id, user)? {
+                    return Ok(if first.hash == hash { Ok(Accept::Repeat(id, first)) } else { Err(conflict(id)) });
+                }
+                id
+            }
+            None => MessageId::from_stamp(stamp),
+        };
+        let recipient = match &written.to {
+            Chat::Direct(recipient) if self.state.user(recipient)?.known => recipient.clone(),
+            unknown => {
+                let details = format!("to: expected a user of this server, got {unknown}");
+                return Ok(Err(Refusal::new(Kind::UnknownRecipient, details)));
+            }
+        };
+        let chat = ChatKey::new(user, &written.to);
+        let referred = match &written.reference {
+            Some(reference) => {
+                let seen = reference.chat.as_ref().is_none_or(|named| *named == written.to);
+                if !seen {
+                    return Ok(Err(ambiguous(reference, "a message of the chat in `to`")));
+                }
+                Some(ruled!(self.resolve_in(&chat, user, reference)))
+            }
+            None => None,
+        };
+
+        let n = self.state.chat(&chat)?.last_n + 1;
+        let grant = written.media.as_ref().map(ToString::to_string);
+        let body = String::from_utf8(written.into_body(referred.as_ref()))
+            .map_err(|e| StoreError::Corrupt { expected: "a body in UTF-8", got: e.to_string() })?;
+        let message = Arc::new(Message {
+            chat,
+            n,
+            from: user.clone(),
+            id: id.clone(),
+            timestamp: self.now.unix_secs,
+            body: Arc::from(body),
+        });
+        let mut places = vec![self.place(&recipient, None, None)?];
+        if recipient != *user && self.state.user(user)?.devices.keys().any(|other| other != device) {
+            // The sender's other devices show it too.
+            places.push(self.place(user, None, Some(device.clone()))?);
+        }
+        for place in &places {
+            self.hungry.insert(place.user.clone());
+        }
+        let timestamp = message.timestamp;
+        let at = self.now.server_secs;
+        let accepted = Accepted { chat: message.chat.clone(), n, timestamp, hash, until: at };
+        self.change(Change::Message { message, hash, at, grant, places })?;
+        Ok(Ok(Accept::New(id, accepted)))
+    }
+
+    /// The next position of an inbox. It counts as given with the change that takes it.
+    pub(crate) fn place(
+        &mut self,
+        user: &UserId,
+        only: Option<DeviceId>,
+        except: Option<DeviceId>,
+    ) -> Result<Place, StoreError> {
+        let seq = self.state.user(user)?.last_seq + 1;
+        Ok(Place { user: user.clone(), seq, only, except })
+    }
+
+    /// Puts a notice into an inbox.
+    pub(crate) fn notice(
+        &mut self,
+        user: &UserId,
+        only: Option<DeviceId>,
+        except: Option<DeviceId>,
+        item: RowItem,
+    ) -> Result<Seq, StoreError> {
+        let Place { seq, .. } = self.place(user, None, None)?;
+        let row = Row { at: self.now.server_secs, only, except, item };
+        self.change(Change::Notice { user: user.clone(), seq, row })?;
+        self.hungry.insert(user.clone());
+        Ok(seq)
+    }
+
+    /// `failed`, for the device that published: or for all, if it reads no inbox.
+    pub(crate) fn tell_failed(
+        &mut self,
+        user: &UserId,
+        device: &DeviceId,
+        id: Option<MessageId>,
+        refusal: &Refusal,
+    ) -> Result<(), StoreError> {
+        let only = self.state.user(user)?.devices.contains_key(device).then(|| device.clone());
+        self.notice(user, only, None, RowItem::Failed(Failed::refused(id, refusal)))?;
+        Ok(())
+    }
+
+    /// Finds the one message of `chat` that a reference means; its sender.
+    fn resolve_in(&mut self, chat: &ChatKey, user: &UserId, reference: &Reference) -> Ruling<UserId> {
+        let senders: Vec<UserId> = match &reference.from {
+            Some(from) => vec![from.clone()],
+            None => {
+                [Some(user.clone()), chat.other(user).filter(|other| other != user)].into_iter().flatten().collect()
+            }
+        };
+        let mut found = Vec::new();
+        for sender in senders {
+            if self.state.accepted(&reference.id, &sender)?.is_some_and(|accepted| accepted.chat == *chat) {
+                found.push(sender);
+            }
+        }
+        match (found.pop(), found.is_empty()) {
+            (Some(sender), true) => Ok(Ok(sender)),
+            (Some(_), false) => Ok(Err(ambiguous(reference, "one message of the chat (say `from`)"))),
+            (None, _) => Ok(Err(ambiguous(reference, "a message of the chat"))),
+        }
+    }
+
+    fn command(&mut self, user: &UserId, device: &DeviceId, item: Item) -> Ruling<()> {
+        match item {
+            Item::Read(Read { upto, typing }) => {
+                let (chat, n) = ruled!(self.read_place(user, &upto));
+                if typing && let Some(seen) = chat.seen_by(user) {
+                    self.typing(user, &seen)?;
+                }
+                self.read(user, device, &chat, n)?;
+                Ok(Ok(()))
+            }
+            Item::Typing(chat) => {
+                self.typing(user, &chat)?;
+                Ok(Ok(()))
+            }
+            Item::Ack(upto) => self.ack_upto(user, device, upto),
+            Item::Sync => self.sync(user, device),
+            Item::Message(_) => Ok(Ok(())),
+        }
+    }
+
+    fn read_place(&mut self, user: &UserId, upto: &ReadUpTo) -> Ruling<(ChatKey, N)> {
+        match upto {
+            ReadUpTo::Number(chat, n) => {
+                let key = ChatKey::new(user, chat);
+                let last_n = self.state.chat(&key)?.last_n;
+                if *n > last_n {
+                    let details = format!("n: expected at most {last_n}, the newest of the chat, got {n}");
+                    return Ok(Err(Refusal::new(Kind::InvalidValue, details)));
+                }
+                Ok(Ok((key, *n)))
+            }
+            ReadUpTo::Message(reference) => {
+                let mine = reference.chat.as_ref().map(|chat| ChatKey::new(user, chat));
+                let candidates = match &reference.from {
+                    Some(from) => {
+                        let accepted = self.state.accepted(&reference.id, from)?;
+                        accepted.map(|accepted| (from.clone(), accepted)).into_iter().collect()
+                    }
+                    None => self.state.accepted_by_id(&reference.id, SENDERS_MAX)?,
+                };
+                let mut received: Vec<Accepted> = candidates
+                    .into_iter()
+                    .filter(|(from, accepted)| {
+                        let to_me = accepted.chat.has(user)
+                            && (from != user || accepted.chat.other(user).as_ref() == Some(user));
+                        to_me && mine.as_ref().is_none_or(|chat| accepted.chat == *chat)
+                    })
+                    .map(|(_, accepted)| accepted)
+                    .collect();
+                match (received.pop(), received.is_empty()) {
+                    (Some(accepted), true) => Ok(Ok((accepted.chat, accepted.n))),
+                    (Some(_), false) => Ok(Err(ambiguous(reference, "one received message (say `from` or `chat`)"))),
+                    (None, _) => Ok(Err(ambiguous(reference, "a received message"))),
+                }
+            }
+        }
+    }
+
+    /// The other side of the chat sees that somebody types.
+    fn typing(&mut self, user: &UserId, chat: &Chat) -> Result<(), StoreError> {
+        if let Chat::Direct(other) = chat
+            && other != user
+        {
+            let tail = entry::typing(user, &Chat::Direct(user.clone()));
+            self.live(other, None, &tail);
+        }
+        Ok(())
+    }
+
+    /// Everything of the chat up to `n` is read.
+    fn read(&mut self, user: &UserId, device: &DeviceId, chat: &ChatKey, n: N) -> Result<(), StoreError> {
+        let before = self.state.chat(chat)?.mark(user, Tick::Read);
+        if n <= before {
+            return Ok(());
+        }
+        let Some(other) = chat.other(user) else { return Ok(()) };
+        let newest = self.state.newest_of(chat, &other, before, n)?;
+        // `read` implies `delivered`: a later acknowledgement says nothing new.
+        for tick in [Tick::Delivered, Tick::Read] {
+            if self.state.chat(chat)?.mark(user, tick) < n {
+                self.change(Change::Mark { chat: chat.clone(), member: user.clone(), tick, n })?;
+            }
+        }
+        let Some((newest, id)) = newest else { return Ok(()) };
+        self.receipt(&other, None, Tick::Read, chat, (before, newest), &id, user)?;
+        let others = self.state.user(user)?.devices.keys().any(|known| known != device);
+        if others && other != *user {
+            // The own mark, for the other devices.
+            self.receipt(user, Some(device), Tick::Read, chat, (before, newest), &id, user)?;
+        }
+        Ok(())
+    }
+}
+
+/// What [`Engine::accept`] did.
+pub(crate) enum Accept {
+    /// It is a message now.
+    New(MessageId, Accepted),
+    /// It was one already.
+    Repeat(MessageId, Accepted),
+}
+
+fn conflict(id: MessageId) -> Refusal {
+    let details = format!("id: expected the content that {id} was first sent with, got other content");
+    Refusal { conflicts_with: Some(id), ..Refusal::new(Kind::Conflict, details) }
+}
+
+fn ambiguous(reference: &Reference, expected: &str) -> Refusal {
+    Refusal::new(Kind::Ambiguous, format!("message_id: expected {expected}, got {}", reference.id))
+}

@@ -1,0 +1,478 @@
+//! What the loop knows: everything that is not settled yet, and of the rest what was asked for lately.
+//!
+//! [`State::apply`] is the one function that takes a [`Change`] in: in the running server, at a start, and in tests. What a cache does not
+//! hold is read from the store by its key, so memory follows what is in use and not what is stored.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
+
+use crate::change::{Accepted, Change, Item, Revoked, Row, Session, Tick};
+use crate::chat_key::ChatKey;
+use crate::store::{DeviceRow, MemberRow, Store, StoreError};
+
+/// Users and conversations kept in memory without need; above it those that nobody uses are forgotten (and read again when asked for).
+pub const CACHED_MAX: usize = 50_000;
+/// Server seconds that a repeat is known after its message: the time to live of the message and 30 days more.
+pub const DEDUPE_SECS: u64 = 60 * 24 * 3600;
+
+/// A user.
+#[derive(Debug, Default)]
+pub struct User {
+    /// There is such a user.
+    pub known: bool,
+    /// The newest position given.
+    pub last_seq: Seq,
+    /// Rows up to here are in the tables, those above in [`User::rows`].
+    pub settled_seq: Seq,
+    /// Rows up to here are gone, whatever the tables still hold.
+    pub floor: Seq,
+    /// The tables may hold rows of this inbox.
+    pub stored: bool,
+    /// The newest position handed to any reader since this was loaded: what lies above may still be merged.
+    pub pushed: Seq,
+    /// The same for each device: up to there an entry goes out *again*.
+    pub sent: BTreeMap<DeviceId, Seq>,
+    /// The devices.
+    pub devices: BTreeMap<DeviceId, DeviceRow>,
+    /// Rows that are not settled and that a device still waits for.
+    pub rows: BTreeMap<Seq, Row>,
+    pins: u32,
+}
+
+impl User {
+    /// Whether no device waits for this row any more. With no device at all, the first one to come waits for it.
+    #[must_use]
+    pub fn is_dead(&self, seq: Seq, only: Option<&DeviceId>, except: Option<&DeviceId>) -> bool {
+        if self.devices.is_empty() {
+            return only.is_some();
+        }
+        self.devices
+            .iter()
+            .filter(|(device, _)| only.is_none_or(|only| only == *device) && except != Some(*device))
+            .all(|(_, row)| row.cursor >= seq)
+    }
+
+    fn keep(&mut self, seq: Seq, row: Row) {
+        self.last_seq = self.last_seq.max(seq);
+        if seq > self.floor && !self.is_dead(seq, row.only.as_ref(), row.except.as_ref()) {
+            self.rows.insert(seq, row);
+        }
+    }
+
+    fn bury(&mut self, after: Seq, upto: Seq) {
+        let dead: Vec<Seq> = self
+            .rows
+            .range(after + 1..=upto)
+            .filter(|(seq, row)| self.is_dead(**seq, row.only.as_ref(), row.except.as_ref()))
+            .map(|(seq, _)| *seq)
+            .collect();
+        for seq in dead {
+            self.rows.remove(&seq);
+        }
+    }
+}
+
+/// A conversation.
+#[derive(Debug, Default)]
+pub struct Conversation {
+    /// The newest number given.
+    pub last_n: N,
+    /// Watermarks of the members that have some.
+    pub members: BTreeMap<UserId, MemberRow>,
+    /// Senders and ids of the messages that are not settled.
+    pub recent: BTreeMap<N, (UserId, MessageId)>,
+    pins: u32,
+}
+
+impl Conversation {
+    /// A member's watermark.
+    #[must_use]
+    pub fn mark(&self, member: &UserId, tick: Tick) -> N {
+        let row = self.members.get(member).copied().unwrap_or_default();
+        match tick {
+            Tick::Delivered => row.delivered_n,
+            Tick::Read => row.read_n,
+        }
+    }
+}
+
+/// Everything the rules decide on.
+#[derive(Debug)]
+pub struct State<S> {
+    /// The database.
+    pub store: S,
+    /// Every revocation.
+    pub revoked: Vec<Revoked>,
+    /// Changes by journal row, oldest first: committed, not settled.
+    pub(crate) journal: VecDeque<(u64, Vec<Change>)>,
+    users: HashMap<UserId, User>,
+    chats: HashMap<ChatKey, Conversation>,
+    accepted: HashMap<MessageId, Vec<(UserId, Accepted)>>,
+    sessions: HashMap<(UserId, String), (Option<Session>, u32)>,
+}
+
+impl<S: Store> State<S> {
+    /// Reads the tables' summary and replays the journal.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or holds what this program did not write.
+    pub fn recover(store: S, log: u8) -> Result<Self, StoreError> {
+        let mut state = Self {
+            store,
+            revoked: Vec::new(),
+            journal: VecDeque::new(),
+            users: HashMap::new(),
+            chats: HashMap::new(),
+            accepted: HashMap::new(),
+            sessions: HashMap::new(),
+        };
+        state.reset(log)?;
+        Ok(state)
+    }
+
+    /// Forgets everything and reads it anew: what a batch that was not committed did to this is gone.
+    ///
+    /// # Errors
+    /// As [`State::recover`].
+    pub fn reset(&mut self, log: u8) -> Result<(), StoreError> {
+        self.journal.clear();
+        self.users.clear();
+        self.chats.clear();
+        self.accepted.clear();
+        self.sessions.clear();
+        self.revoked = self.store.revoked()?;
+        for (no, row) in self.store.journal(log)? {
+            let changes = crate::change::decode(&row)
+                .map_err(|e| StoreError::Corrupt { expected: "a journal row", got: format!("row {no}: {e}") })?;
+            for change in &changes {
+                self.apply(change)?;
+            }
+            self.journal.push_back((no, changes));
+        }
+        Ok(())
+    }
+
+    /// A user, known or not.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn user(&mut self, id: &UserId) -> Result<&mut User, StoreError> {
+        if !self.users.contains_key(id) {
+            let mut user = User::default();
+            if let Some(row) = self.store.user(id)? {
+                user.known = true;
+                user.last_seq = row.last_seq;
+                user.settled_seq = row.settled_seq;
+                user.devices = self.store.devices(id)?.into_iter().collect();
+                user.stored = !self.store.inbox_places(id, 0, Seq::MAX >> 1, 1)?.is_empty();
+            }
+            self.users.insert(id.clone(), user);
+        }
+        Ok(self.users.entry(id.clone()).or_default())
+    }
+
+    /// A user that is in memory.
+    #[must_use]
+    pub fn user_in_memory(&self, id: &UserId) -> Option<&User> {
+        self.users.get(id)
+    }
+
+    /// As [`State::user_in_memory`].
+    pub fn user_in_memory_mut(&mut self, id: &UserId) -> Option<&mut User> {
+        self.users.get_mut(id)
+    }
+
+    /// A conversation, begun or not.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn chat(&mut self, key: &ChatKey) -> Result<&mut Conversation, StoreError> {
+        if !self.chats.contains_key(key) {
+            let mut chat = Conversation::default();
+            if let Some(last_n) = self.store.chat(key)? {
+                chat.last_n = last_n;
+                chat.members = self.store.members(key)?.into_iter().collect();
+            }
+            self.chats.insert(key.clone(), chat);
+        }
+        Ok(self.chats.entry(key.clone()).or_default())
+    }
+
+    /// What was accepted from `sender` under `id`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn accepted(&mut self, id: &MessageId, sender: &UserId) -> Result<Option<Accepted>, StoreError> {
+        let recent = self.accepted.get(id).and_then(|all| all.iter().find(|(from, _)| from == sender));
+        match recent {
+            Some((_, accepted)) => Ok(Some(accepted.clone())),
+            None => self.store.accepted(id, sender),
+        }
+    }
+
+    /// Who used `id`, and what for: at most `limit` of them from the tables, and all that are not settled.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn accepted_by_id(&mut self, id: &MessageId, limit: usize) -> Result<Vec<(UserId, Accepted)>, StoreError> {
+        let mut all = self.accepted.get(id).cloned().unwrap_or_default();
+        for (from, accepted) in self.store.accepted_by_id(id, limit)? {
+            if all.iter().all(|(known, _)| *known != from) {
+                all.push((from, accepted));
+            }
+        }
+        Ok(all)
+    }
+
+    /// The newest message of `sender` in `chat` with `after < n <= upto`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn newest_of(
+        &mut self,
+        key: &ChatKey,
+        sender: &UserId,
+        after: N,
+        upto: N,
+    ) -> Result<Option<(N, MessageId)>, StoreError> {
+        if upto <= after {
+            return Ok(None);
+        }
+        let chat = self.chat(key)?;
+        let recent = chat.recent.range(after + 1..=upto).rev().find(|(_, (from, _))| from == sender);
+        match recent {
+            Some((n, (_, id))) => Ok(Some((*n, id.clone()))),
+            None => self.store.newest_of(key, sender, after, upto),
+        }
+    }
+
+    /// A stored session.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn session(&mut self, user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError> {
+        match self.sessions.get(&(user.clone(), client_id.to_owned())) {
+            Some((session, _)) => Ok(session.clone()),
+            None => self.store.session(user, client_id),
+        }
+    }
+
+    /// Every stored session of a user.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn sessions(&mut self, user: &UserId) -> Result<Vec<(String, Session)>, StoreError> {
+        let mut all: BTreeMap<String, Session> = self.store.sessions(user)?.into_iter().collect();
+        for ((owner, client_id), (session, _)) in &self.sessions {
+            if owner == user {
+                match session {
+                    Some(session) => all.insert(client_id.clone(), session.clone()),
+                    None => all.remove(client_id),
+                };
+            }
+        }
+        Ok(all.into_iter().collect())
+    }
+
+    /// The position of the oldest row that an inbox still holds, or the one after the newest.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn oldest_seq(&mut self, id: &UserId) -> Result<Seq, StoreError> {
+        let user = self.user(id)?;
+        let (floor, settled, stored) = (user.floor, user.settled_seq, user.stored);
+        let in_memory = user.rows.keys().next().copied().unwrap_or(user.last_seq + 1);
+        let in_store = if stored { self.store.inbox_places(id, floor, settled, 1)? } else { Vec::new() };
+        Ok(in_store.first().map_or(in_memory, |place| place.seq))
+    }
+
+    /// At most `limit` rows behind `after`, in order; some may be meant for other devices. From memory where memory has them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn page(&mut self, id: &UserId, after: Seq, limit: usize) -> Result<Vec<(Seq, Row)>, StoreError> {
+        let user = self.user(id)?;
+        let after = after.max(user.floor);
+        let settled = user.settled_seq;
+        let mut rows = Vec::new();
+        if user.stored && after < settled {
+            rows = self.store.inbox(id, after, limit)?;
+            rows.retain(|(seq, _)| *seq <= settled);
+        }
+        if rows.len() < limit {
+            let from = after.max(settled) + 1;
+            let user = self.user(id)?;
+            rows.extend(user.rows.range(from..).take(limit - rows.len()).map(|(seq, row)| (*seq, row.clone())));
+        }
+        Ok(rows)
+    }
+
+    /// Takes one fact in.
+    ///
+    /// # Errors
+    /// When the store cannot be read. The state is of no use then, and must be recovered.
+    pub fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
+        self.pin(change)?;
+        match change {
+            Change::User { user } => self.user(user)?.known = true,
+            Change::Device { user, device, cursor, at } => {
+                let row = DeviceRow { cursor: *cursor, active_at: *at };
+                self.user(user)?.devices.insert(device.clone(), row);
+            }
+            Change::DeviceGone { user, device, cursor } => {
+                let user = self.user(user)?;
+                user.devices.remove(device);
+                user.bury(*cursor, Seq::MAX - 1);
+            }
+            Change::DeviceSeen { user, device, at } => {
+                if let Some(row) = self.user(user)?.devices.get_mut(device) {
+                    row.active_at = row.active_at.max(*at);
+                }
+            }
+            Change::Message { message, hash, at, grant: _, places } => {
+                let accepted = Accepted {
+                    chat: message.chat.clone(),
+                    n: message.n,
+                    timestamp: message.timestamp,
+                    hash: *hash,
+                    until: at + DEDUPE_SECS,
+                };
+                let chat = self.chat(&message.chat)?;
+                chat.last_n = chat.last_n.max(message.n);
+                chat.recent.insert(message.n, (message.from.clone(), message.id.clone()));
+                self.accepted.entry(message.id.clone()).or_default().push((message.from.clone(), accepted));
+                for place in places {
+                    let row = Row {
+                        at: *at,
+                        only: place.only.clone(),
+                        except: place.except.clone(),
+                        item: Item::Message(Arc::clone(message)),
+                    };
+                    self.user(&place.user)?.keep(place.seq, row);
+                }
+            }
+            Change::Notice { user, seq, row } => self.user(user)?.keep(*seq, row.clone()),
+            Change::Merged { user, seq, n, id, timestamp } => {
+                if let Some(Row { item: Item::Receipt(receipt), .. }) = self.user(user)?.rows.get_mut(seq) {
+                    receipt.n = *n;
+                    receipt.id = id.clone();
+                    receipt.timestamp = *timestamp;
+                }
+            }
+            Change::Cursor { user, device, from, upto } => {
+                let user = self.user(user)?;
+                if let Some(row) = user.devices.get_mut(device) {
+                    row.cursor = row.cursor.max(*upto);
+                }
+                user.bury(*from, *upto);
+            }
+            Change::Mark { chat, member, tick, n } => {
+                let row = self.chat(chat)?.members.entry(member.clone()).or_default();
+                match tick {
+                    Tick::Delivered => row.delivered_n = row.delivered_n.max(*n),
+                    Tick::Read => row.read_n = row.read_n.max(*n),
+                }
+            }
+            Change::Dropped { user, upto } => {
+                let user = self.user(user)?;
+                user.floor = user.floor.max(*upto);
+                user.rows = user.rows.split_off(&(upto + 1));
+            }
+            Change::Session { user, client_id, session } => self.set_session(user, client_id, Some(session.clone())),
+            Change::SessionGone { user, client_id } => self.set_session(user, client_id, None),
+            Change::Revoked(revoked) => {
+                if !self.revoked.contains(revoked) {
+                    self.revoked.push(revoked.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set_session(&mut self, user: &UserId, client_id: &str, session: Option<Session>) {
+        let slot = self.sessions.entry((user.clone(), client_id.to_owned())).or_insert((None, 0));
+        *slot = (session, slot.1 + 1);
+    }
+
+    fn pin(&mut self, change: &Change) -> Result<(), StoreError> {
+        for user in users_of(change) {
+            self.user(user)?.pins += 1;
+        }
+        if let Some(chat) = chat_of(change) {
+            self.chat(chat)?.pins += 1;
+        }
+        Ok(())
+    }
+
+    /// The counterpart of [`State::pin`], once the change is settled.
+    pub(crate) fn unpin(&mut self, change: &Change) {
+        for user in users_of(change) {
+            if let Some(user) = self.users.get_mut(user) {
+                user.pins = user.pins.saturating_sub(1);
+            }
+        }
+        if let Some(chat) = chat_of(change).and_then(|key| self.chats.get_mut(key)) {
+            chat.pins = chat.pins.saturating_sub(1);
+            if let Change::Message { message, .. } = change {
+                chat.recent.remove(&message.n);
+            }
+        }
+        match change {
+            Change::Message { message, .. } => {
+                if let Some(all) = self.accepted.get_mut(&message.id) {
+                    all.retain(|(from, _)| *from != message.from);
+                    if all.is_empty() {
+                        self.accepted.remove(&message.id);
+                    }
+                }
+            }
+            Change::Session { user, client_id, .. } | Change::SessionGone { user, client_id } => {
+                let key = (user.clone(), client_id.clone());
+                if let Some((_, pins)) = self.sessions.get_mut(&key) {
+                    *pins -= 1;
+                    if *pins == 0 {
+                        self.sessions.remove(&key);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Forgets what is settled and in nobody's use, if too much is held.
+    pub fn trim(&mut self, in_use: impl Fn(&UserId) -> bool) {
+        if self.users.len() > CACHED_MAX {
+            self.users.retain(|id, user| user.pins > 0 || in_use(id));
+            self.users.shrink_to(CACHED_MAX);
+        }
+        if self.chats.len() > CACHED_MAX {
+            self.chats.retain(|_, chat| chat.pins > 0);
+            self.chats.shrink_to(CACHED_MAX);
+        }
+    }
+}
+
+fn users_of(change: &Change) -> Vec<&UserId> {
+    match change {
+        Change::Message { places, .. } => places.iter().map(|place| &place.user).collect(),
+        Change::User { user }
+        | Change::Device { user, .. }
+        | Change::DeviceGone { user, .. }
+        | Change::DeviceSeen { user, .. }
+        | Change::Notice { user, .. }
+        | Change::Merged { user, .. }
+        | Change::Cursor { user, .. }
+        | Change::Dropped { user, .. } => vec![user],
+        Change::Mark { .. } | Change::Session { .. } | Change::SessionGone { .. } | Change::Revoked(_) => Vec::new(),
+    }
+}
+
+fn chat_of(change: &Change) -> Option<&ChatKey> {
+    match change {
+        Change::Message { message, .. } => Some(&message.chat),
+        Change::Mark { chat, .. } => Some(chat),
+        _ => None,
+    }
+}

@@ -1,0 +1,72 @@
+//! Counters of the loop, read by `/metrics` while it runs.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What the loop has done since its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Batches committed.
+    pub commits: u64,
+    /// Messages accepted.
+    pub messages: u64,
+    /// Repeats of accepted messages, answered again.
+    pub repeats: u64,
+    /// Commands and messages refused for good.
+    pub refused: u64,
+    /// Connections that got "not now".
+    pub not_now: u64,
+    /// Entries handed to doors.
+    pub entries: u64,
+    /// Entries acknowledged by devices.
+    pub acknowledged: u64,
+    /// Entries that expired undelivered.
+    pub expired: u64,
+    /// Journal rows that wait to be settled.
+    pub unsettled: u64,
+    /// Whether the last commit went well.
+    pub healthy: bool,
+}
+
+/// The counters behind [`Stats`].
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) messages: AtomicU64,
+    pub(crate) repeats: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) not_now: AtomicU64,
+    pub(crate) entries: AtomicU64,
+    pub(crate) acknowledged: AtomicU64,
+    pub(crate) expired: AtomicU64,
+    pub(crate) unsettled: AtomicU64,
+    pub(crate) healthy: AtomicBool,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64) {
+        Self::add_many(counter, 1);
+    }
+
+    pub(crate) fn add_many(counter: &AtomicU64, count: u64) {
+        // One thread writes: a load and a store are cheaper than a locked addition.
+        counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+
+    /// The counters as they stand.
+    #[must_use]
+    pub fn snapshot(&self) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            commits: read(&self.commits),
+            messages: read(&self.messages),
+            repeats: read(&self.repeats),
+            refused: read(&self.refused),
+            not_now: read(&self.not_now),
+            entries: read(&self.entries),
+            acknowledged: read(&self.acknowledged),
+            expired: read(&self.expired),
+            unsettled: read(&self.unsettled),
+            healthy: self.healthy.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What the loop needs of a database: a journal to append to, tables to settle into, and reads by key.
+//!
+//! One suite (`conformance`) runs against every store.
+
+pub mod memory;
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
+
+use crate::change::{Accepted, Message, Revoked, Row, Session};
+use crate::chat_key::ChatKey;
+
+/// A store that failed. Nothing of the call has happened, unless it says so.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database said no: disk full, read error, locked.
+    #[error("store: {0}")]
+    Database(String),
+    /// What it holds is not what this program wrote.
+    #[error("store: expected {expected}, got {got}: restore a backup, or run `natter check`")]
+    Corrupt {
+        /// What should stand there.
+        expected: &'static str,
+        /// What does.
+        got: String,
+    },
+}
+
+/// What became of a journal row.
+#[derive(Debug)]
+pub enum Append {
+    /// It is on disk.
+    Committed,
+    /// Somebody else has written this row: this process does not own the journal any more.
+    Fenced,
+    /// It is not there.
+    Failed(StoreError),
+}
+
+/// What a user is in the tables.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserRow {
+    /// The newest position ever given in the inbox.
+    pub last_seq: Seq,
+    /// Everything up to here is settled or gone; what is above lives in the journal.
+    pub settled_seq: Seq,
+}
+
+/// What a device is in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeviceRow {
+    /// Everything up to here is acknowledged.
+    pub cursor: Seq,
+    /// Server second of the last time a reader came.
+    pub active_at: u64,
+}
+
+/// A member of a conversation, in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemberRow {
+    /// The number behind which the member joined.
+    pub joined_n: N,
+    /// The number up to which the member stayed; `None`: still there.
+    pub left_n: Option<N>,
+    /// Everything up to here was delivered.
+    pub delivered_n: N,
+    /// Everything up to here was read.
+    pub read_n: N,
+}
+
+/// An inbox row's position, and for whom it is meant: `only` that device, or all `except` that one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxPlace {
+    /// The position.
+    pub seq: Seq,
+    /// Meant for that device only.
+    pub only: Option<DeviceId>,
+    /// Meant for every device but that.
+    pub except: Option<DeviceId>,
+}
+
+/// Rows of a settlement, as they are now; `None` takes the row away.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    /// Users.
+    pub users: Vec<(UserId, UserRow)>,
+    /// Devices.
+    pub devices: Vec<(UserId, DeviceId, Option<DeviceRow>)>,
+    /// Conversations: the newest number.
+    pub chats: Vec<(ChatKey, N)>,
+    /// Members and their watermarks.
+    pub members: Vec<(ChatKey, UserId, MemberRow)>,
+    /// Bodies that somebody still waits for.
+    pub messages: Vec<Arc<Message>>,
+    /// Inbox rows that a device still waits for.
+    pub inbox: Vec<(UserId, Seq, Row)>,
+    /// Inbox rows to take away, if they are there; a body goes with the last row that points to it.
+    pub gone: Vec<(UserId, Seq)>,
+    /// Inbox ranges `..=seq` to take away.
+    pub dropped: Vec<(UserId, Seq)>,
+    /// Dedupe rows.
+    pub accepted: Vec<(MessageId, UserId, Accepted)>,
+    /// Sessions.
+    pub sessions: Vec<(UserId, String, Option<Session>)>,
+    /// Who may fetch which media.
+    pub grants: Vec<(String, UserId)>,
+    /// Revocations.
+    pub revoked: Vec<Revoked>,
+    /// Server second of the settlement.
+    pub server_secs: u64,
+    /// The last journal row this covers; it and all before it go.
+    pub upto: u64,
+}
+
+/// A database. All calls come from one thread.
+pub trait Store {
+    /// Writes row `no` of `log` and returns when it is on disk.
+    fn append(&mut self, log: u8, no: u64, delta: &[u8]) -> Append;
+
+    /// The number of the next journal row: one more than the newest ever written.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn next_no(&mut self, log: u8) -> Result<u64, StoreError>;
+
+    /// Every journal row of `log`, in order.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn journal(&mut self, log: u8) -> Result<Vec<(u64, Vec<u8>)>, StoreError>;
+
+    /// Writes a settlement and takes the journal rows away that it covers, in one transaction.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    fn settle(&mut self, log: u8, settlement: &Settlement) -> Result<(), StoreError>;
+
+    /// A user, if there is one.
+    ///
+    /// # Errors
+    /// As for every read: the database failed or holds what it should not.
+    fn user(&mut self, user: &UserId) -> Result<Option<UserRow>, StoreError>;
+
+    /// The devices of a user.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn devices(&mut self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError>;
+
+    /// At most `limit` inbox rows behind `after`, in order, with their messages.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn inbox(&mut self, user: &UserId, after: Seq, limit: usize) -> Result<Vec<(Seq, Row)>, StoreError>;
+
+    /// For whom the inbox rows behind `after` up to `upto` are meant, at most `limit` of them.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn inbox_places(
+        &mut self,
+        user: &UserId,
+        after: Seq,
+        upto: Seq,
+        limit: usize,
+    ) -> Result<Vec<InboxPlace>, StoreError>;
+
+    /// The newest number of a conversation, if it has one.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn chat(&mut self, chat: &ChatKey) -> Result<Option<N>, StoreError>;
+
+    /// The members of a conversation that have watermarks.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn members(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, MemberRow)>, StoreError>;
+
+    /// What was accepted from `sender` under `id`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn accepted(&mut self, id: &MessageId, sender: &UserId) -> Result<Option<Accepted>, StoreError>;
+
+    /// At most `limit` senders who used `id`, and what for.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn accepted_by_id(&mut self, id: &MessageId, limit: usize) -> Result<Vec<(UserId, Accepted)>, StoreError>;
+
+    /// The newest message of `sender` in `chat` with a number up to `upto` and above `after`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn newest_of(
+        &mut self,
+        chat: &ChatKey,
+        sender: &UserId,
+        after: N,
+        upto: N,
+    ) -> Result<Option<(N, MessageId)>, StoreError>;
+
+    /// A stored session.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn session(&mut self, user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError>;
+
+    /// How many sessions a user has, and the one that ended first.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn sessions(&mut self, user: &UserId) -> Result<Vec<(String, Session)>, StoreError>;
+
+    /// Every revocation.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError>;
+
+    /// Server second of the last settlement.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn server_secs(&mut self) -> Result<u64, StoreError>;
+
+    /// The oldest inbox row of each of at most `limit` users behind `after`, in the order of names: what a sweep looks at.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn oldest_rows(&mut self, after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, u64)>, StoreError>;
+
+    /// Takes away dedupe rows whose time is over, among at most `limit` behind `after`; where to go on, `None` at the end.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn sweep_accepted(
+        &mut self,
+        after: Option<(MessageId, UserId)>,
+        limit: usize,
+        now: u64,
+    ) -> Result<Option<(MessageId, UserId)>, StoreError>;
+}

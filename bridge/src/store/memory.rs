@@ -1,0 +1,224 @@
+//! The store in memory: the reference that the others are compared with, and what tests of the rules run on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
+
+use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
+use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
+use crate::chat_key::ChatKey;
+
+/// Tables as maps. A clone is a snapshot.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Memory {
+    journal: BTreeMap<(u8, u64), Vec<u8>>,
+    settled: BTreeMap<u8, u64>,
+    users: BTreeMap<UserId, UserRow>,
+    devices: BTreeMap<(UserId, DeviceId), DeviceRow>,
+    chats: BTreeMap<ChatKey, N>,
+    members: BTreeMap<(ChatKey, UserId), MemberRow>,
+    messages: BTreeMap<(ChatKey, N), Arc<Message>>,
+    inbox: BTreeMap<(UserId, Seq), Row>,
+    accepted: BTreeMap<(MessageId, UserId), Accepted>,
+    sessions: BTreeMap<(UserId, String), Session>,
+    grants: BTreeSet<(String, UserId)>,
+    revoked: Vec<Revoked>,
+    server_secs: u64,
+}
+
+impl Memory {
+    fn rows<'a>(&'a self, user: &UserId, after: Seq, upto: Seq) -> impl Iterator<Item = (Seq, &'a Row)> {
+        let from = (user.clone(), after.saturating_add(1));
+        let to = (user.clone(), upto.max(after.saturating_add(1)));
+        self.inbox.range(from..=to).filter(move |((_, seq), _)| *seq <= upto).map(|((_, seq), row)| (*seq, row))
+    }
+
+    fn remove_row(&mut self, user: &UserId, seq: Seq) {
+        if let Some(Row { item: Item::Message(message), .. }) = self.inbox.remove(&(user.clone(), seq)) {
+            let key = (message.chat.clone(), message.n);
+            let wanted = self.inbox.values().any(|row| match &row.item {
+                Item::Message(other) => (&other.chat, other.n) == (&key.0, key.1),
+                _ => false,
+            });
+            if !wanted {
+                self.messages.remove(&key);
+            }
+        }
+    }
+}
+
+impl Store for Memory {
+    fn append(&mut self, log: u8, no: u64, delta: &[u8]) -> Append {
+        if self.journal.contains_key(&(log, no)) {
+            return Append::Fenced;
+        }
+        self.journal.insert((log, no), delta.to_vec());
+        Append::Committed
+    }
+
+    fn next_no(&mut self, log: u8) -> Result<u64, StoreError> {
+        let newest = self.journal.range((log, 0)..=(log, u64::MAX)).next_back().map_or(0, |((_, no), _)| *no);
+        Ok(newest.max(self.settled.get(&log).copied().unwrap_or(0)) + 1)
+    }
+
+    fn journal(&mut self, log: u8) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        Ok(self.journal.range((log, 0)..=(log, u64::MAX)).map(|((_, no), delta)| (*no, delta.clone())).collect())
+    }
+
+    fn settle(&mut self, log: u8, settlement: &Settlement) -> Result<(), StoreError> {
+        self.users.extend(settlement.users.iter().cloned());
+        for (user, device, row) in &settlement.devices {
+            let key = (user.clone(), device.clone());
+            match row {
+                Some(row) => self.devices.insert(key, *row),
+                None => self.devices.remove(&key),
+            };
+        }
+        self.chats.extend(settlement.chats.iter().cloned());
+        for (chat, user, row) in &settlement.members {
+            self.members.insert((chat.clone(), user.clone()), *row);
+        }
+        for message in &settlement.messages {
+            self.messages.insert((message.chat.clone(), message.n), Arc::clone(message));
+        }
+        for (user, seq, row) in &settlement.inbox {
+            self.inbox.insert((user.clone(), *seq), row.clone());
+        }
+        for (user, seq) in &settlement.gone {
+            self.remove_row(user, *seq);
+        }
+        for (user, upto) in &settlement.dropped {
+            let seqs: Vec<Seq> = self.rows(user, 0, *upto).map(|(seq, _)| seq).collect();
+            for seq in seqs {
+                self.remove_row(user, seq);
+            }
+        }
+        for (id, sender, accepted) in &settlement.accepted {
+            self.accepted.insert((id.clone(), sender.clone()), accepted.clone());
+        }
+        for (user, client_id, session) in &settlement.sessions {
+            let key = (user.clone(), client_id.clone());
+            match session {
+                Some(session) => self.sessions.insert(key, session.clone()),
+                None => self.sessions.remove(&key),
+            };
+        }
+        self.grants.extend(settlement.grants.iter().cloned());
+        for revoked in &settlement.revoked {
+            if !self.revoked.contains(revoked) {
+                self.revoked.push(revoked.clone());
+            }
+        }
+        self.server_secs = settlement.server_secs;
+        self.settled.insert(log, settlement.upto);
+        self.journal.retain(|(of, no), _| *of != log || *no > settlement.upto);
+        Ok(())
+    }
+
+    fn user(&mut self, user: &UserId) -> Result<Option<UserRow>, StoreError> {
+        Ok(self.users.get(user).cloned())
+    }
+
+    fn devices(&mut self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
+        let all = self.devices.iter().filter(|((owner, _), _)| owner == user);
+        Ok(all.map(|((_, device), row)| (device.clone(), *row)).collect())
+    }
+
+    fn inbox(&mut self, user: &UserId, after: Seq, limit: usize) -> Result<Vec<(Seq, Row)>, StoreError> {
+        Ok(self.rows(user, after, Seq::MAX).take(limit).map(|(seq, row)| (seq, row.clone())).collect())
+    }
+
+    fn inbox_places(
+        &mut self,
+        user: &UserId,
+        after: Seq,
+        upto: Seq,
+        limit: usize,
+    ) -> Result<Vec<InboxPlace>, StoreError> {
+        let rows = self.rows(user, after, upto).take(limit);
+        Ok(rows.map(|(seq, row)| InboxPlace { seq, only: row.only.clone(), except: row.except.clone() }).collect())
+    }
+
+    fn chat(&mut self, chat: &ChatKey) -> Result<Option<N>, StoreError> {
+        Ok(self.chats.get(chat).copied())
+    }
+
+    fn members(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, MemberRow)>, StoreError> {
+        let all = self.members.iter().filter(|((of, _), _)| of == chat);
+        Ok(all.map(|((_, user), row)| (user.clone(), *row)).collect())
+    }
+
+    fn accepted(&mut self, id: &MessageId, sender: &UserId) -> Result<Option<Accepted>, StoreError> {
+        Ok(self.accepted.get(&(id.clone(), sender.clone())).cloned())
+    }
+
+    fn accepted_by_id(&mut self, id: &MessageId, limit: usize) -> Result<Vec<(UserId, Accepted)>, StoreError> {
+        let all = self.accepted.iter().filter(|((of, _), _)| of == id).take(limit);
+        Ok(all.map(|((_, sender), accepted)| (sender.clone(), accepted.clone())).collect())
+    }
+
+    fn newest_of(
+        &mut self,
+        chat: &ChatKey,
+        sender: &UserId,
+        after: N,
+        upto: N,
+    ) -> Result<Option<(N, MessageId)>, StoreError> {
+        let all = self.accepted.iter().filter(|((_, from), accepted)| {
+            from == sender && accepted.chat == *chat && accepted.n > after && accepted.n <= upto
+        });
+        Ok(all.map(|((id, _), accepted)| (accepted.n, id.clone())).max())
+    }
+
+    fn session(&mut self, user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError> {
+        Ok(self.sessions.get(&(user.clone(), client_id.to_owned())).cloned())
+    }
+
+    fn sessions(&mut self, user: &UserId) -> Result<Vec<(String, Session)>, StoreError> {
+        let all = self.sessions.iter().filter(|((owner, _), _)| owner == user);
+        Ok(all.map(|((_, client_id), session)| (client_id.clone(), session.clone())).collect())
+    }
+
+    fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {
+        Ok(self.revoked.clone())
+    }
+
+    fn server_secs(&mut self) -> Result<u64, StoreError> {
+        Ok(self.server_secs)
+    }
+
+    fn oldest_rows(&mut self, after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, u64)>, StoreError> {
+        let mut out: Vec<(UserId, u64)> = Vec::new();
+        for ((user, _), row) in &self.inbox {
+            if after.is_none_or(|after| user > after) && out.last().is_none_or(|(last, _)| last != user) {
+                if out.len() == limit {
+                    break;
+                }
+                out.push((user.clone(), row.at));
+            }
+        }
+        Ok(out)
+    }
+
+    fn sweep_accepted(
+        &mut self,
+        after: Option<(MessageId, UserId)>,
+        limit: usize,
+        now: u64,
+    ) -> Result<Option<(MessageId, UserId)>, StoreError> {
+        let keys: Vec<_> = self
+            .accepted
+            .keys()
+            .filter(|key| after.as_ref().is_none_or(|after| *key > after))
+            .take(limit)
+            .cloned()
+            .collect();
+        for key in &keys {
+            if self.accepted.get(key).is_some_and(|accepted| accepted.until < now) {
+                self.accepted.remove(key);
+            }
+        }
+        Ok(if keys.len() == limit { keys.last().cloned() } else { None })
+    }
+}

@@ -1,0 +1,558 @@
+//! The store on SQLite: WAL, `synchronous=FULL`, one connection that writes, owned by the loop's thread.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
+
+use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
+use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
+use crate::chat_key::ChatKey;
+
+/// The schema this program writes.
+const SCHEMA_VERSION: i64 = 1;
+/// Older SQLite can lose a WAL reset (the race fixed in 3.51.3).
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+/// Statements kept prepared.
+const STATEMENTS_MAX: usize = 64;
+
+/// A SQLite database.
+#[derive(Debug)]
+pub struct Sqlite {
+    connection: Connection,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error.to_string())
+    }
+}
+
+impl Sqlite {
+    /// Opens the database file, or makes it.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, is no database, was written by a newer program, or the library is too old.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let version = rusqlite::version_number();
+        if version < SQLITE_VERSION_MIN {
+            return Err(StoreError::Database(format!("expected SQLite 3.51.3 or newer, got {}", rusqlite::version())));
+        }
+        let mut connection = Connection::open(path)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        connection.pragma_update(None, "locking_mode", "NORMAL")?;
+        let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "cache_size", -65_536)?;
+        let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        if mode != "wal" || synchronous != 2 {
+            return Err(StoreError::Database(format!(
+                "expected journal_mode wal and synchronous 2 (FULL), got {mode} and {synchronous}"
+            )));
+        }
+        migrate(&mut connection)?;
+        Ok(Self { connection })
+    }
+
+    /// Counts this start and returns its number, from 1.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn next_boot(&mut self) -> Result<u32, StoreError> {
+        let boot: i64 = self.connection.query_row(
+            "INSERT INTO meta VALUES ('boot', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1 RETURNING value",
+            [],
+            |row| row.get(0),
+        )?;
+        u32::try_from(boot).map_err(|_| StoreError::Corrupt { expected: "a boot number", got: boot.to_string() })
+    }
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match version {
+        SCHEMA_VERSION => Ok(()),
+        0 => {
+            // The schema and its number come in one transaction: an interrupted start leaves an empty file.
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute_batch(include_str!("schema.sql"))?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()?;
+            Ok(())
+        }
+        other => Err(StoreError::Database(format!(
+            "expected schema {SCHEMA_VERSION} or an empty file, got {other}: the file was written by another version of natter"
+        ))),
+    }
+}
+
+fn named<T>(text: &str, parse: fn(&str) -> Result<T, natter_protocol::ids::NameError>) -> Result<T, StoreError> {
+    parse(text).map_err(|e| StoreError::Corrupt { expected: e.expected, got: e.got })
+}
+
+fn device(text: Option<String>) -> Result<Option<DeviceId>, StoreError> {
+    text.map(|text| named(&text, DeviceId::parse)).transpose()
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0))
+}
+
+fn accepted_row(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Accepted> {
+    let chat: String = row.get(first)?;
+    let hash: Vec<u8> = row.get(first + 3)?;
+    Ok(Accepted {
+        chat: ChatKey::from_stored(&chat),
+        n: unsigned(row, first + 1)?,
+        timestamp: unsigned(row, first + 2)?,
+        hash: <[u8; 16]>::try_from(hash).unwrap_or_default(),
+        until: unsigned(row, first + 4)?,
+    })
+}
+
+fn session_row(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<(Option<String>, Session)> {
+    let held: Vec<u8> = row.get(first + 3)?;
+    let gone_at: Option<i64> = row.get(first + 2)?;
+    let session = Session {
+        device: None,
+        expiry_secs: u32::try_from(row.get::<_, i64>(first + 1)?).unwrap_or(u32::MAX),
+        gone_at: gone_at.map(|at| u64::try_from(at).unwrap_or(0)),
+        held: held.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect(),
+    };
+    Ok((row.get(first)?, session))
+}
+
+impl Store for Sqlite {
+    fn append(&mut self, log: u8, no: u64, delta: &[u8]) -> Append {
+        let written = self
+            .connection
+            .prepare_cached("INSERT INTO journal VALUES (?1, ?2, ?3)")
+            .and_then(|mut statement| statement.execute(params![log, number(no), delta]));
+        match written {
+            Ok(_) => Append::Committed,
+            Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::ConstraintViolation => {
+                Append::Fenced
+            }
+            Err(error) => Append::Failed(error.into()),
+        }
+    }
+
+    fn next_no(&mut self, log: u8) -> Result<u64, StoreError> {
+        // Row numbers go on where the last settlement ended, also when nothing is left in the journal.
+        let newest: Option<i64> = self.connection.query_row(
+            "SELECT max((SELECT coalesce(max(no), 0) FROM journal WHERE log = ?1),
+                        coalesce((SELECT value FROM meta WHERE key = 'settled:' || ?1), 0))",
+            [log],
+            |row| row.get(0),
+        )?;
+        Ok(u64::try_from(newest.unwrap_or(0)).unwrap_or(0) + 1)
+    }
+
+    fn journal(&mut self, log: u8) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT no, delta FROM journal WHERE log = ?1 ORDER BY no")?;
+        let rows = statement.query_map([log], |row| Ok((unsigned(row, 0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn settle(&mut self, log: u8, settlement: &Settlement) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        write_settlement(&transaction, log, settlement)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn user(&mut self, user: &UserId) -> Result<Option<UserRow>, StoreError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT last_seq, settled_seq FROM users WHERE name = ?1")?;
+        Ok(statement
+            .query_row([user.as_str()], |row| {
+                Ok(UserRow { last_seq: unsigned(row, 0)?, settled_seq: unsigned(row, 1)? })
+            })
+            .optional()?)
+    }
+
+    fn devices(&mut self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT device, cursor, active_at FROM devices WHERE user = ?1 ORDER BY device")?;
+        let rows = statement.query_map([user.as_str()], |row| {
+            Ok((row.get::<_, String>(0)?, DeviceRow { cursor: unsigned(row, 1)?, active_at: unsigned(row, 2)? }))
+        })?;
+        rows.map(|row| {
+            let (name, row) = row?;
+            Ok((named(&name, DeviceId::parse)?, row))
+        })
+        .collect()
+    }
+
+    fn inbox(&mut self, user: &UserId, after: Seq, limit: usize) -> Result<Vec<(Seq, Row)>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT i.seq, i.at, i.only_device, i.except_device, i.chat, i.n, i.item, m.sender, m.id, m.timestamp, m.body
+             FROM inbox i LEFT JOIN messages m ON m.chat = i.chat AND m.n = i.n
+             WHERE i.user = ?1 AND i.seq > ?2 ORDER BY i.seq LIMIT ?3",
+        )?;
+        let mut rows = statement.query(params![user.as_str(), number(after), number(limit as u64)])?;
+        let mut out = Vec::new();
+        while let Some(row) = rows.next()? {
+            let seq = unsigned(row, 0)?;
+            let item = match row.get::<_, Option<String>>(4)? {
+                Some(chat) => {
+                    let (Some(sender), Some(id)) = (row.get::<_, Option<String>>(7)?, row.get::<_, Option<String>>(8)?)
+                    else {
+                        return Err(StoreError::Corrupt { expected: "a body", got: format!("none for {user}/{seq}") });
+                    };
+                    Item::Message(Arc::new(Message {
+                        chat: ChatKey::from_stored(&chat),
+                        n: unsigned(row, 5)?,
+                        from: named(&sender, UserId::parse)?,
+                        id: named(&id, MessageId::parse)?,
+                        timestamp: unsigned(row, 9)?,
+                        body: Arc::from(row.get::<_, String>(10)?),
+                    }))
+                }
+                None => postcard::from_bytes(row.get_ref(6)?.as_blob().unwrap_or_default())
+                    .map_err(|e| StoreError::Corrupt { expected: "an inbox item", got: e.to_string() })?,
+            };
+            out.push((
+                seq,
+                Row { at: unsigned(row, 1)?, only: device(row.get(2)?)?, except: device(row.get(3)?)?, item },
+            ));
+        }
+        Ok(out)
+    }
+
+    fn inbox_places(
+        &mut self,
+        user: &UserId,
+        after: Seq,
+        upto: Seq,
+        limit: usize,
+    ) -> Result<Vec<InboxPlace>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT seq, only_device, except_device FROM inbox WHERE user = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4",
+        )?;
+        let mut rows = statement.query(params![user.as_str(), number(after), number(upto), number(limit as u64)])?;
+        let mut out = Vec::new();
+        while let Some(row) = rows.next()? {
+            out.push(InboxPlace { seq: unsigned(row, 0)?, only: device(row.get(1)?)?, except: device(row.get(2)?)? });
+        }
+        Ok(out)
+    }
+
+    fn chat(&mut self, chat: &ChatKey) -> Result<Option<N>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT last_n FROM chats WHERE chat = ?1")?;
+        Ok(statement.query_row([chat.as_str()], |row| unsigned(row, 0)).optional()?)
+    }
+
+    fn members(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, MemberRow)>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT user, joined_n, left_n, delivered_n, read_n FROM members WHERE chat = ?1")?;
+        let rows = statement.query_map([chat.as_str()], |row| {
+            let left_n: Option<i64> = row.get(2)?;
+            Ok((
+                row.get::<_, String>(0)?,
+                MemberRow {
+                    joined_n: unsigned(row, 1)?,
+                    left_n: left_n.map(|n| u64::try_from(n).unwrap_or(0)),
+                    delivered_n: unsigned(row, 3)?,
+                    read_n: unsigned(row, 4)?,
+                },
+            ))
+        })?;
+        rows.map(|row| {
+            let (name, row) = row?;
+            Ok((named(&name, UserId::parse)?, row))
+        })
+        .collect()
+    }
+
+    fn accepted(&mut self, id: &MessageId, sender: &UserId) -> Result<Option<Accepted>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT chat, n, timestamp, hash, until FROM accepted WHERE id = ?1 AND sender = ?2")?;
+        Ok(statement.query_row([id.as_str(), sender.as_str()], |row| accepted_row(row, 0)).optional()?)
+    }
+
+    fn accepted_by_id(&mut self, id: &MessageId, limit: usize) -> Result<Vec<(UserId, Accepted)>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT sender, chat, n, timestamp, hash, until FROM accepted WHERE id = ?1 LIMIT ?2")?;
+        let rows = statement.query_map(params![id.as_str(), number(limit as u64)], |row| {
+            Ok((row.get::<_, String>(0)?, accepted_row(row, 1)?))
+        })?;
+        rows.map(|row| {
+            let (sender, accepted) = row?;
+            Ok((named(&sender, UserId::parse)?, accepted))
+        })
+        .collect()
+    }
+
+    fn newest_of(
+        &mut self,
+        chat: &ChatKey,
+        sender: &UserId,
+        after: N,
+        upto: N,
+    ) -> Result<Option<(N, MessageId)>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT n, id FROM accepted WHERE chat = ?1 AND n > ?2 AND n <= ?3 AND sender = ?4 ORDER BY n DESC LIMIT 1",
+        )?;
+        let found = statement
+            .query_row(params![chat.as_str(), number(after), number(upto), sender.as_str()], |row| {
+                Ok((unsigned(row, 0)?, row.get::<_, String>(1)?))
+            })
+            .optional()?;
+        found.map(|(n, id)| Ok((n, named(&id, MessageId::parse)?))).transpose()
+    }
+
+    fn session(&mut self, user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT device, expiry_secs, gone_at, held FROM sessions WHERE user = ?1 AND client_id = ?2",
+        )?;
+        let found = statement.query_row([user.as_str(), client_id], |row| session_row(row, 0)).optional()?;
+        found.map(|(name, session)| Ok(Session { device: device(name)?, ..session })).transpose()
+    }
+
+    fn sessions(&mut self, user: &UserId) -> Result<Vec<(String, Session)>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT client_id, device, expiry_secs, gone_at, held FROM sessions WHERE user = ?1")?;
+        let rows = statement.query_map([user.as_str()], |row| Ok((row.get::<_, String>(0)?, session_row(row, 1)?)))?;
+        rows.map(|row| {
+            let (client_id, (name, session)) = row?;
+            Ok((client_id, Session { device: device(name)?, ..session }))
+        })
+        .collect()
+    }
+
+    fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT user, kind, subject, before FROM revoked")?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?, unsigned(row, 3)?))
+        })?;
+        rows.map(|row| {
+            let (user, kind, subject, before) = row?;
+            let user = named(&user, UserId::parse)?;
+            match kind {
+                0 => Ok(Revoked::Token(user, subject)),
+                1 => Ok(Revoked::Device(user, named(&subject, DeviceId::parse)?, before)),
+                2 => Ok(Revoked::User(user, before)),
+                other => Err(StoreError::Corrupt { expected: "a kind of revocation, 0 to 2", got: other.to_string() }),
+            }
+        })
+        .collect()
+    }
+
+    fn server_secs(&mut self) -> Result<u64, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT value FROM meta WHERE key = 'server_secs'")?;
+        Ok(statement.query_row([], |row| unsigned(row, 0)).optional()?.unwrap_or(0))
+    }
+
+    fn oldest_rows(&mut self, after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, u64)>, StoreError> {
+        // One seek a user: a position beyond the last row of a user is a position before the next one's first.
+        let mut statement = self.connection.prepare_cached(
+            "SELECT user, at FROM inbox WHERE (user, seq) > (?1, 9223372036854775807) ORDER BY user, seq LIMIT 1",
+        )?;
+        let mut out: Vec<(UserId, u64)> = Vec::new();
+        while out.len() < limit {
+            let last = out.last().map(|(user, _)| user).or(after).map_or("", UserId::as_str);
+            let Some((user, at)) =
+                statement.query_row([last], |row| Ok((row.get::<_, String>(0)?, unsigned(row, 1)?))).optional()?
+            else {
+                break;
+            };
+            out.push((named(&user, UserId::parse)?, at));
+        }
+        Ok(out)
+    }
+
+    fn sweep_accepted(
+        &mut self,
+        after: Option<(MessageId, UserId)>,
+        limit: usize,
+        now: u64,
+    ) -> Result<Option<(MessageId, UserId)>, StoreError> {
+        let (id, sender) = after.as_ref().map_or(("", ""), |(id, sender)| (id.as_str(), sender.as_str()));
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id, sender, until FROM accepted WHERE (id, sender) > (?1, ?2) ORDER BY id, sender LIMIT ?3",
+        )?;
+        let rows = statement.query_map(params![id, sender, number(limit as u64)], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, unsigned(row, 2)?))
+        })?;
+        let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
+        drop(statement);
+        if rows.iter().any(|(_, _, until)| *until < now) {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for (id, sender, _) in rows.iter().filter(|(_, _, until)| *until < now) {
+                transaction
+                    .prepare_cached("DELETE FROM accepted WHERE id = ?1 AND sender = ?2")?
+                    .execute(params![id, sender])?;
+            }
+            transaction.commit()?;
+        }
+        match rows.last() {
+            Some((id, sender, _)) if rows.len() == limit => {
+                Ok(Some((named(id, MessageId::parse)?, named(sender, UserId::parse)?)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Result<(), StoreError> {
+    for (user, row) in &settlement.users {
+        t.prepare_cached("INSERT OR REPLACE INTO users VALUES (?1, ?2, ?3)")?.execute(params![
+            user.as_str(),
+            number(row.last_seq),
+            number(row.settled_seq)
+        ])?;
+    }
+    for (user, device, row) in &settlement.devices {
+        match row {
+            Some(row) => t
+                .prepare_cached("INSERT OR REPLACE INTO devices VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![user.as_str(), device.as_str(), number(row.cursor), number(row.active_at)])?,
+            None => t
+                .prepare_cached("DELETE FROM devices WHERE user = ?1 AND device = ?2")?
+                .execute(params![user.as_str(), device.as_str()])?,
+        };
+    }
+    for (chat, last_n) in &settlement.chats {
+        t.prepare_cached("INSERT OR REPLACE INTO chats VALUES (?1, ?2)")?
+            .execute(params![chat.as_str(), number(*last_n)])?;
+    }
+    for (chat, user, row) in &settlement.members {
+        t.prepare_cached("INSERT OR REPLACE INTO members VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+            chat.as_str(),
+            user.as_str(),
+            number(row.joined_n),
+            row.left_n.map(number),
+            number(row.delivered_n),
+            number(row.read_n)
+        ])?;
+    }
+    for message in &settlement.messages {
+        t.prepare_cached("INSERT OR REPLACE INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+            message.chat.as_str(),
+            number(message.n),
+            message.from.as_str(),
+            message.id.as_str(),
+            number(message.timestamp),
+            &*message.body
+        ])?;
+    }
+    for (user, seq, row) in &settlement.inbox {
+        write_inbox_row(t, user, *seq, row)?;
+    }
+    for (user, seq) in &settlement.gone {
+        let place: Option<(Option<String>, Option<i64>)> = t
+            .prepare_cached("DELETE FROM inbox WHERE user = ?1 AND seq = ?2 RETURNING chat, n")?
+            .query_row(params![user.as_str(), number(*seq)], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        if let Some((Some(chat), Some(n))) = place {
+            drop_body(t, &chat, n)?;
+        }
+    }
+    for (user, upto) in &settlement.dropped {
+        let mut statement = t.prepare_cached("DELETE FROM inbox WHERE user = ?1 AND seq <= ?2 RETURNING chat, n")?;
+        let rows = statement.query_map(params![user.as_str(), number(*upto)], |row| {
+            Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<i64>>(1)?))
+        })?;
+        for place in rows.collect::<Result<Vec<_>, _>>()? {
+            if let (Some(chat), Some(n)) = place {
+                drop_body(t, &chat, n)?;
+            }
+        }
+    }
+    for (id, sender, accepted) in &settlement.accepted {
+        t.prepare_cached("INSERT OR REPLACE INTO accepted VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
+            id.as_str(),
+            sender.as_str(),
+            accepted.chat.as_str(),
+            number(accepted.n),
+            number(accepted.timestamp),
+            &accepted.hash[..],
+            number(accepted.until)
+        ])?;
+    }
+    for (user, client_id, session) in &settlement.sessions {
+        match session {
+            Some(session) => {
+                let held: Vec<u8> = session.held.iter().flat_map(|id| id.to_be_bytes()).collect();
+                t.prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
+                    params![
+                        user.as_str(),
+                        client_id,
+                        session.device.as_ref().map(DeviceId::as_str),
+                        session.expiry_secs,
+                        session.gone_at.map(number),
+                        held
+                    ],
+                )?
+            }
+            None => t
+                .prepare_cached("DELETE FROM sessions WHERE user = ?1 AND client_id = ?2")?
+                .execute(params![user.as_str(), client_id])?,
+        };
+    }
+    for (media, user) in &settlement.grants {
+        t.prepare_cached("INSERT OR IGNORE INTO grants VALUES (?1, ?2)")?.execute(params![media, user.as_str()])?;
+    }
+    for revoked in &settlement.revoked {
+        let (kind, subject, before) = match revoked {
+            Revoked::Token(_, jti) => (0, jti.as_str(), 0),
+            Revoked::Device(_, device, before) => (1, device.as_str(), *before),
+            Revoked::User(_, before) => (2, "", *before),
+        };
+        t.prepare_cached(
+            "INSERT INTO revoked VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (user, kind, subject) DO UPDATE SET before = max(before, excluded.before)",
+        )?
+        .execute(params![revoked.user().as_str(), kind, subject, number(before)])?;
+    }
+    t.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('server_secs', ?1)")?
+        .execute([number(settlement.server_secs)])?;
+    t.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('settled:' || ?1, ?2)")?
+        .execute(params![log, number(settlement.upto)])?;
+    t.prepare_cached("DELETE FROM journal WHERE log = ?1 AND no <= ?2")?
+        .execute(params![log, number(settlement.upto)])?;
+    Ok(())
+}
+
+fn write_inbox_row(t: &Transaction<'_>, user: &UserId, seq: Seq, row: &Row) -> Result<(), StoreError> {
+    let mut statement = t.prepare_cached("INSERT OR REPLACE INTO inbox VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    let (chat, n, item) = match &row.item {
+        Item::Message(message) => (Some(message.chat.as_str()), Some(number(message.n)), None),
+        item => {
+            let bytes = postcard::to_extend(item, Vec::new()).map_err(|e| StoreError::Database(e.to_string()))?;
+            (None, None, Some(bytes))
+        }
+    };
+    statement.execute(params![
+        user.as_str(),
+        number(seq),
+        number(row.at),
+        row.only.as_ref().map(DeviceId::as_str),
+        row.except.as_ref().map(DeviceId::as_str),
+        chat,
+        n,
+        item
+    ])?;
+    Ok(())
+}
+
+fn drop_body(t: &Transaction<'_>, chat: &str, n: i64) -> Result<(), StoreError> {
+    t.prepare_cached(
+        "DELETE FROM messages WHERE chat = ?1 AND n = ?2
+         AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.chat = ?1 AND inbox.n = ?2)",
+    )?
+    .execute(params![chat, n])?;
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Limits and times of a door.
+
+use std::time::Duration;
+
+/// Limits and times of a door.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Most connections at a time; one more is closed at once. Default 15,000.
+    pub connections_max: usize,
+    /// From accept to CONNACK, over everything in between. Default 10 s.
+    pub connect_time_max: Duration,
+    /// How long a packet may take to arrive once its first byte has. Default 30 s.
+    pub packet_time_max: Duration,
+    /// How long a client may take nothing of what is written to it. Default 20 s.
+    pub write_time_max: Duration,
+    /// The longest keepalive; one that is longer, or off, becomes this. At most 65,535 s. Default 20 min.
+    pub keep_alive_max: Duration,
+    /// QoS 1 and 2 publishes that a connection may have unanswered: CONNACK's Receive Maximum. Default 128.
+    pub receive_maximum: u16,
+    /// The longest session expiry that is granted. Default 30 days.
+    pub session_expiry_max: Duration,
+    /// Frames that wait for a connection to write them; one more closes it. At half of it live ones are dropped. Default 512.
+    pub queue_frames_max: usize,
+    /// Bytes that wait likewise. Default 2 MiB.
+    pub queue_bytes_max: usize,
+    /// How long [`Door::drain`](crate::Door::drain) waits for connections to end. Default 5 s.
+    pub drain_time_max: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            connections_max: 15_000,
+            connect_time_max: Duration::from_secs(10),
+            packet_time_max: Duration::from_secs(30),
+            write_time_max: Duration::from_secs(20),
+            keep_alive_max: Duration::from_secs(20 * 60),
+            receive_maximum: 128,
+            session_expiry_max: Duration::from_secs(30 * 24 * 60 * 60),
+            queue_frames_max: 512,
+            queue_bytes_max: 2 * 1024 * 1024,
+            drain_time_max: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Config {
+    /// `keep_alive_max` as CONNACK says it.
+    pub(crate) fn keep_alive_secs_max(&self) -> u16 {
+        u16::try_from(self.keep_alive_max.as_secs()).unwrap_or(u16::MAX).max(1)
+    }
+
+    /// `session_expiry_max` as CONNACK says it.
+    pub(crate) fn session_expiry_secs_max(&self) -> u32 {
+        u32::try_from(self.session_expiry_max.as_secs()).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,444 @@
+//! Drives one socket: bytes to packets to the session, the session's packets to bytes, its frames up. One task a connection; an idle
+//! one holds no buffers.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::{Buf as _, BytesMut};
+use natter_protocol::accounts::Grant;
+use natter_protocol::ids::{ConnectionId, UserId};
+use natter_protocol::link::{Packet, Up};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::{Sleep, sleep_until, timeout};
+
+use crate::connect::{self, Accepted, Refused};
+use crate::door::Shared;
+use crate::input::{Input, Next};
+use crate::mailbox::{Mailbox, Taken};
+use crate::metrics::count;
+use crate::packet::{self, Outbound, Version};
+use crate::registry::Client;
+use crate::session::{Cause, End, Legacy, Session};
+use crate::uplink::Frame;
+use crate::validate::{BadConnect, Violation};
+
+/// Read from a socket at a time, into memory that all connections of a thread share.
+const SCRATCH_BYTES: usize = 16 * 1024;
+/// Unwritten bytes above which nothing more is taken in: from the socket, or from the mailbox.
+const OUT_BYTES_MAX: usize = 64 * 1024;
+/// Frames that are sent up at a time.
+const UP_FRAMES: usize = 64;
+/// How long a client that is being told why its connection ends may take to read it.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// Bytes of a client that are read and dropped meanwhile: closing over unread bytes would take our last words away.
+const FAREWELL_BYTES: usize = 256 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+}
+
+/// Serves a socket to its end.
+pub(crate) async fn run<S>(mut stream: S, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let id = shared.next_id();
+    let mailbox = Arc::new(Mailbox::new(shared.config.queue_frames_max, shared.config.queue_bytes_max));
+    shared.registry.add(id.n, Arc::clone(&mailbox));
+    let client = match timeout(shared.config.connect_time_max, shake_hands(&mut stream, id, &shared, &mailbox)).await {
+        Ok(Ok(guest)) => {
+            let client = Arc::clone(&guest.client);
+            Box::pin(serve(stream, id, &shared, &mailbox, guest)).await;
+            Some(client)
+        }
+        Ok(Err(refusal)) => {
+            if let Some(refused) = refusal {
+                count(&shared.metrics.connects_refused);
+                let mut out = BytesMut::new();
+                Outbound::ConnRefused(refused.code).encode(refused.version, u32::MAX, &mut out);
+                say_farewell(&mut stream, &out).await;
+            }
+            None
+        }
+        Err(_) => {
+            count(&shared.metrics.handshakes_timed_out);
+            None
+        }
+    };
+    mailbox.set_done();
+    shared.registry.leave(id.n, client.as_ref());
+}
+
+/// A client that was let in.
+struct Guest {
+    client: Arc<Client>,
+    grant: Grant,
+    accepted: Accepted,
+    input: Input,
+}
+
+/// Reads CONNECT and decides about it. `Err(None)`: closed without an answer.
+async fn shake_hands<S>(
+    stream: &mut S,
+    id: ConnectionId,
+    shared: &Arc<Shared>,
+    mailbox: &Arc<Mailbox>,
+) -> Result<Guest, Option<Refused>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let mut input = Input::default();
+    let connect = loop {
+        match input.next() {
+            Ok(Next::Packet(range)) => match packet::decode_connect(input.bytes(range)) {
+                Ok(connect) => break connect,
+                Err(BadConnect::Close) => return Err(None),
+                Err(BadConnect::Refuse(version, code)) => return Err(Some(Refused { version, code })),
+            },
+            Ok(Next::Oversize { .. }) | Err(_) => return Err(None),
+            Ok(Next::Wait) => {}
+        }
+        let read = poll_fn(|cx| {
+            if mailbox.poll_end(cx).is_some() {
+                return Poll::Ready(Ok(0));
+            }
+            poll_read(Pin::new(&mut *stream), cx, &mut input)
+        });
+        if !matches!(read.await, Ok(1..)) {
+            return Err(None);
+        }
+    };
+
+    let mark = shared.registry.revocation_mark();
+    let accepted = connect::decide(connect, id, &*shared.accounts, unix_now(), &shared.config).map_err(Some)?;
+    input.set_version(accepted.version);
+    let grant = accepted.grant.clone();
+    let client = Arc::new(Client { user: grant.user.clone(), client_id: accepted.opening.client_id.clone() });
+    let not_authorized = match accepted.version {
+        Version::V3 => 5,
+        Version::V5 => 0x87,
+    };
+    let earlier = shared
+        .registry
+        .enter(Arc::clone(&client), id.n, Arc::clone(mailbox), grant.clone(), mark)
+        .map_err(|_| Some(Refused { version: accepted.version, code: not_authorized }))?;
+    if let Some(earlier) = earlier {
+        count(&shared.metrics.takeovers);
+        // What the old connection has said goes up before what the new one says.
+        earlier.done().await;
+    }
+    if let Some(will) = shared.wills.came_back(&client, accepted.opening.clean_start) {
+        shared.uplink.send_patiently(&client.user, &Up::Publish(will)).await;
+    }
+    count(&shared.metrics.connects);
+    Ok(Guest { client, grant, accepted, input })
+}
+
+/// Everything after an accepted CONNECT.
+async fn serve<S>(stream: S, id: ConnectionId, shared: &Arc<Shared>, mailbox: &Arc<Mailbox>, guest: Guest)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let Guest { client, grant, accepted, input } = guest;
+    let now = Instant::now();
+    let expires_at = now.checked_add(Duration::from_secs(grant.expires_at.saturating_sub(unix_now())));
+    let session = Session::new(id, accepted, expires_at, || uuid::Uuid::now_v7().as_u128(), now);
+    let mut driver = Driver {
+        stream,
+        shared: Arc::clone(shared),
+        mailbox: Arc::clone(mailbox),
+        user: client.user.clone(),
+        input,
+        session,
+        out: BytesMut::new(),
+        up: VecDeque::new(),
+        written_at: now,
+        begun_at: None,
+        stopped_for_credit: false,
+    };
+    driver.drive().await;
+    driver.leave(client, grant).await;
+}
+
+struct Driver<S> {
+    stream: S,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    user: UserId,
+    input: Input,
+    session: Session,
+    /// Not written yet.
+    out: BytesMut,
+    /// Not sent up yet, for want of credit.
+    up: VecDeque<Frame>,
+    /// When the client last took something of what is written to it, or had nothing to take.
+    written_at: Instant,
+    /// Since when a packet is on its way in.
+    begun_at: Option<Instant>,
+    stopped_for_credit: bool,
+}
+
+/// What a driver has waited for.
+enum Event {
+    /// Bytes came, or were written, or there is credit: look again.
+    Progress,
+    Mail(Taken),
+    /// The socket is broken or closed.
+    Gone,
+    Time,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    async fn drive(&mut self) {
+        let mut timer = Box::pin(sleep_until(self.next_timeout().into()));
+        loop {
+            self.take_packets();
+            self.send_up();
+            self.encode_packets();
+            if self.session.end().is_some() {
+                return;
+            }
+            let wake_at = self.next_timeout();
+            if wake_at < timer.deadline().into_std() {
+                timer.as_mut().reset(wake_at.into());
+            }
+            let event = poll_fn(|cx| self.poll_event(cx, timer.as_mut())).await;
+            let now = Instant::now();
+            match event {
+                Event::Progress => {}
+                Event::Mail(Taken { frames, end }) => {
+                    for frame in frames {
+                        self.session.handle_down(frame);
+                    }
+                    if let Some(end) = end {
+                        self.session.close(end);
+                    }
+                }
+                Event::Gone => self.session.close(End::GONE),
+                Event::Time => {
+                    self.handle_timeout(now);
+                    timer.as_mut().reset(self.next_timeout().into());
+                }
+            }
+        }
+    }
+
+    /// Takes in what has been read, as far as the session and the credit allow.
+    fn take_packets(&mut self) {
+        let now = Instant::now();
+        while self.may_take() && self.up.len() < UP_FRAMES {
+            match self.input.next() {
+                Ok(Next::Wait) => break,
+                Ok(Next::Packet(range)) => match packet::decode(self.session.version(), self.input.bytes(range)) {
+                    Ok(packet) => self.session.handle_packet(packet, now),
+                    Err(violation) => self.violation(violation),
+                },
+                Ok(Next::Oversize { packet_id, qos }) => {
+                    self.session.handle_oversize(Packet { id: packet_id, qos }, now);
+                }
+                Err(violation) => self.violation(violation),
+            }
+            self.begun_at = None;
+            self.collect_up();
+        }
+        if self.input.has_begun() {
+            self.begun_at.get_or_insert(now);
+        } else {
+            self.begun_at = None;
+        }
+    }
+
+    fn violation(&mut self, violation: Violation) {
+        count(&self.shared.metrics.violations);
+        self.session.handle_violation(violation);
+    }
+
+    fn may_take(&self) -> bool {
+        self.session.may_read() && !self.stopped_for_credit && self.out.len() < OUT_BYTES_MAX
+    }
+
+    fn collect_up(&mut self) {
+        while let Some(frame) = self.session.poll_up() {
+            if matches!(frame, Up::Publish(_)) {
+                count(&self.shared.metrics.publishes);
+            }
+            self.up.push_back(Frame::from(&frame));
+        }
+    }
+
+    fn send_up(&mut self) {
+        self.collect_up();
+        let waits = !self.up.is_empty() && !self.shared.uplink.send(&self.user, &mut self.up, &self.mailbox);
+        if waits && !self.stopped_for_credit {
+            count(&self.shared.metrics.no_credit_stops);
+        }
+        self.stopped_for_credit = waits;
+    }
+
+    fn encode_packets(&mut self) {
+        let (version, bytes_max) = (self.session.version(), self.session.packet_bytes_max());
+        if self.out.is_empty() {
+            self.written_at = Instant::now();
+        }
+        while let Some(packet) = self.session.poll_transmit() {
+            if matches!(packet, Outbound::Publish { packet_id: 1.., .. }) {
+                count(&self.shared.metrics.entries);
+            }
+            if !packet.encode(version, bytes_max, &mut self.out) {
+                tracing::debug!(user = %self.user, "a packet larger than the client takes was left out");
+            }
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Event> {
+        if !self.out.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
+                Poll::Ready(Ok(1..)) if self.out.is_empty() => {}
+                Poll::Ready(Ok(written @ 1..)) => {
+                    self.out.advance(written);
+                    self.written_at = Instant::now();
+                    if self.out.is_empty() {
+                        self.out = BytesMut::new();
+                    }
+                    return Poll::Ready(Event::Progress);
+                }
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::Gone),
+                Poll::Pending => {}
+            }
+        }
+        if self.out.len() < OUT_BYTES_MAX {
+            if let Some(taken) = self.mailbox.poll_take(cx) {
+                return Poll::Ready(Event::Mail(taken));
+            }
+        } else if let Some(end) = self.mailbox.poll_end(cx) {
+            return Poll::Ready(Event::Mail(Taken { frames: Vec::new(), end: Some(end) }));
+        }
+        if self.stopped_for_credit {
+            // The mailbox's waker is set, so credit that comes from now on wakes this task.
+            self.send_up();
+            if !self.stopped_for_credit {
+                return Poll::Ready(Event::Progress);
+            }
+        }
+        let reads = self.may_take();
+        self.session.set_reading(reads, Instant::now());
+        if reads {
+            match poll_read(Pin::new(&mut self.stream), cx, &mut self.input) {
+                Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Progress),
+                Poll::Ready(_) => return Poll::Ready(Event::Gone),
+                Poll::Pending => {}
+            }
+        }
+        timer.poll(cx).map(|()| Event::Time)
+    }
+
+    fn next_timeout(&self) -> Instant {
+        let config = &self.shared.config;
+        let write = (!self.out.is_empty()).then(|| self.written_at + config.write_time_max);
+        let read = self.begun_at.filter(|_| self.may_take()).map(|at| at + config.packet_time_max);
+        let far = self.written_at + Duration::from_secs(24 * 60 * 60);
+        [write, read, self.session.poll_timeout()].into_iter().flatten().min().unwrap_or(far)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        let config = &self.shared.config;
+        if !self.out.is_empty() && self.written_at + config.write_time_max <= now {
+            self.session.close(End { reason: 0, ..End::SLOW });
+        } else if self.may_take() && self.begun_at.is_some_and(|at| at + config.packet_time_max <= now) {
+            self.session.close(End { cause: Cause::Silence, reason: 0x8d });
+        } else {
+            self.session.handle_timeout(now);
+        }
+    }
+
+    /// The end: last words, the will, and the close frame; in that order what goes up.
+    async fn leave(mut self, client: Arc<Client>, grant: Grant) {
+        let end = self.session.end().unwrap_or(End::GONE);
+        let metrics = &self.shared.metrics;
+        metrics.publishes_refused.fetch_add(self.session.denials().into(), std::sync::atomic::Ordering::Relaxed);
+        match end.cause {
+            Cause::Slow => count(&metrics.slow_consumers),
+            Cause::Silence => count(&metrics.keep_alives_missed),
+            _ => {}
+        }
+        self.collect_up();
+        while !self.up.is_empty() {
+            // The first is sent whenever there is credit; it is what was taken in, and is not lost.
+            if self.shared.uplink.send(&self.user, &mut self.up, &self.mailbox) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let Legacy { will, close } = self.session.finish();
+        let (now, later) = match will {
+            Some((will, delay)) if delay > Duration::ZERO => (None, Some((will, delay))),
+            Some((will, _)) => (Some(will), None),
+            None => (None, None),
+        };
+        if let Some(will) = now {
+            self.shared.uplink.send_patiently(&self.user, &Up::Publish(will)).await;
+        }
+        self.shared.uplink.send_patiently(&self.user, &close).await;
+        self.mailbox.set_done();
+        if let Some((will, delay)) = later {
+            let number = will.connection.n;
+            let waiting_max = self.shared.config.connections_max;
+            if let Some(will) = self.shared.wills.wait(Arc::clone(&client), will, grant, waiting_max) {
+                self.shared.uplink.send_patiently(&self.user, &Up::Publish(will)).await;
+            }
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                if let Some(will) = shared.wills.due(&client, number) {
+                    shared.uplink.send_patiently(&client.user, &Up::Publish(will)).await;
+                }
+            });
+        }
+        if end.cause != Cause::Gone && (end.cause != Cause::Slow || end.reason != 0) {
+            say_farewell(&mut self.stream, &self.out).await;
+        }
+    }
+}
+
+/// Reads once, through the thread's scratch memory, and appends to `input`. Zero bytes: the other side has closed.
+fn poll_read<S: AsyncRead + Unpin>(
+    stream: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    input: &mut Input,
+) -> Poll<io::Result<usize>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(stream.poll_read(cx, &mut buffer))?;
+        input.push(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    })
+}
+
+/// Writes last words, and waits a moment that they are read.
+async fn say_farewell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, words: &[u8]) {
+    let farewell = async {
+        stream.write_all(words).await?;
+        stream.shutdown().await?;
+        let mut left = FAREWELL_BYTES;
+        let mut dropped = [0; 512];
+        while left > 0 {
+            match stream.read(&mut dropped).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        Ok::<(), io::Error>(())
+    };
+    // Whether they arrive is the other side's affair.
+    let _ = timeout(FAREWELL_MAX, farewell).await;
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

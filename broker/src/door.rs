@@ -1,0 +1,216 @@
+//! A running door: accepts sockets, and ends them in good order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use natter_protocol::accounts::Accounts;
+use natter_protocol::ids::ConnectionId;
+use natter_protocol::link::{LinkDown, Up};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::connection;
+use crate::downlink;
+use crate::metrics::{Metrics, Stats, count};
+use crate::registry::Registry;
+use crate::router::Link;
+use crate::session::End;
+use crate::uplink::Uplink;
+use crate::wills::Wills;
+
+/// The first and the longest pause after a failed accept, as when there are no file descriptors left.
+const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// What all parts of a door know.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) accounts: Arc<dyn Accounts>,
+    pub(crate) boot: u32,
+    pub(crate) uplink: Uplink,
+    pub(crate) registry: Registry,
+    pub(crate) wills: Wills,
+    pub(crate) metrics: Metrics,
+    last_number: AtomicU64,
+    /// No more sockets are taken.
+    closing: watch::Sender<bool>,
+    /// Nothing is taken from the link any more.
+    has_stopped: AtomicBool,
+    /// Sockets that are open.
+    live: watch::Sender<usize>,
+}
+
+impl Shared {
+    /// The number of a new connection.
+    pub(crate) fn next_id(&self) -> ConnectionId {
+        ConnectionId { boot: self.boot, n: self.last_number.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    /// Whether the door is about to close.
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    /// Whether the door has closed.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.has_stopped.load(Ordering::Relaxed)
+    }
+
+    /// Room for one more socket, if there is.
+    fn place(self: &Arc<Self>) -> Option<Place> {
+        let mut has_room = false;
+        self.live.send_if_modified(|live| {
+            has_room = *live < self.config.connections_max;
+            *live += usize::from(has_room);
+            has_room
+        });
+        if has_room {
+            count(&self.metrics.accepted);
+            count(&self.metrics.connections);
+            Some(Place(self.clone()))
+        } else {
+            count(&self.metrics.over_limit);
+            None
+        }
+    }
+}
+
+/// The place of one socket among those that may be open.
+struct Place(Arc<Shared>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.live.send_modify(|live| *live -= 1);
+    }
+}
+
+/// A running door.
+pub struct Door {
+    shared: Arc<Shared>,
+}
+
+impl Door {
+    /// Serves `listener`. `boot` is the number of this start, never used before. Must be called in a tokio runtime.
+    ///
+    /// The bridge must have its end of the link before this, or what clients say is lost.
+    pub fn start(config: Config, listener: TcpListener, accounts: Arc<dyn Accounts>, link: Link, boot: u32) -> Self {
+        let shared = Arc::new(Shared {
+            config,
+            accounts,
+            boot,
+            uplink: Uplink::new(link.sender),
+            registry: Registry::default(),
+            wills: Wills::default(),
+            metrics: Metrics::default(),
+            last_number: AtomicU64::new(0),
+            closing: watch::Sender::new(false),
+            has_stopped: AtomicBool::new(false),
+            live: watch::Sender::new(0),
+        });
+        let weak = Arc::downgrade(&shared);
+        shared.accounts.on_revocation(Box::new(move |revocation| {
+            if let Some(shared) = weak.upgrade() {
+                shared.registry.revoke(revocation);
+                shared.wills.revoke(revocation);
+            }
+        }));
+        if let Err(error) = downlink::start(link.receiver, shared.clone()) {
+            tracing::error!(%error, "no thread for the link");
+            shared.uplink.fail();
+        }
+        let door = Self { shared };
+        door.listen(listener);
+        door
+    }
+
+    /// Serves another listener as well.
+    pub fn listen(&self, listener: TcpListener) {
+        tokio::spawn(accept(listener, self.shared.clone()));
+    }
+
+    /// Serves a byte stream that was accepted elsewhere: a TLS session, a WebSocket. Returns when it has ended.
+    ///
+    /// The stream is dropped at once when [`Config::connections_max`] are open or the door is closing.
+    pub fn serve<S>(&self, stream: S) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        serve(stream, self.shared.clone())
+    }
+
+    /// Waits until the link has stopped: the process must end then.
+    pub async fn failed(&self) -> LinkDown {
+        self.shared.uplink.failed().await;
+        LinkDown
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.metrics.stats()
+    }
+
+    /// Stops accepting, tells every client (0x8B), and returns when their connections have ended, or after
+    /// [`Config::drain_time_max`]. Wills are published, those that wait for their delay too. The bridge must run on until this returns.
+    pub async fn drain(self) {
+        let shared = &self.shared;
+        shared.closing.send_replace(true);
+        shared.registry.end_all(End::SHUTTING_DOWN);
+        let ended = async {
+            let _ = shared.live.subscribe().wait_for(|live| *live == 0).await;
+            for (user, will) in shared.wills.take_all() {
+                shared.uplink.send_patiently(&user, &Up::Publish(will)).await;
+            }
+        };
+        if tokio::time::timeout(shared.config.drain_time_max, ended).await.is_err() {
+            tracing::warn!(left = *shared.live.borrow(), "connections did not end in time");
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.shared.closing.send_replace(true);
+        self.shared.has_stopped.store(true, Ordering::Relaxed);
+        self.shared.registry.end_all(End::SHUTTING_DOWN);
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut closing = shared.closing.subscribe();
+    let mut pause = ACCEPT_PAUSES.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                pause = ACCEPT_PAUSES.0;
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(serve(stream, shared.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(ACCEPT_PAUSES.1);
+            }
+        }
+    }
+}
+
+async fn serve<S>(stream: S, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    if shared.is_closing() {
+        return;
+    }
+    let Some(place) = shared.place() else { return };
+    connection::run(stream, shared).await;
+    drop(place);
+}

@@ -1,0 +1,67 @@
+//! What a door counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// What a door has counted since its start, as [`Door::stats`](crate::Door::stats) saw it.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        /// The counters behind [`Stats`].
+        #[derive(Debug, Default)]
+        pub(crate) struct Metrics {
+            $(pub(crate) $name: AtomicU64,)+
+        }
+
+        impl Metrics {
+            pub(crate) fn stats(&self) -> Stats {
+                Stats { $($name: self.$name.load(Ordering::Relaxed),)+ }
+            }
+        }
+    };
+}
+
+stats! {
+    /// Sockets that are open now.
+    connections,
+    /// Sockets accepted.
+    accepted,
+    /// Sockets closed at once because the door was full.
+    over_limit,
+    /// CONNECTs that were answered with a refusal.
+    connects_refused,
+    /// Sessions begun: CONNACKs that accepted.
+    connects,
+    /// Connections whose handshake was not done in time.
+    handshakes_timed_out,
+    /// Connections that a newer one of the same client took over.
+    takeovers,
+    /// PUBLISHes passed to the bridge.
+    publishes,
+    /// PUBLISHes that the door refused.
+    publishes_refused,
+    /// SUBSCRIBE filters that the door refused.
+    filters_refused,
+    /// Entries written to clients.
+    entries,
+    /// Connections ended for a malformed packet or a protocol error.
+    violations,
+    /// Connections ended because nothing came within the keepalive.
+    keep_alives_missed,
+    /// Connections ended because they read too slowly.
+    slow_consumers,
+    /// Live payloads dropped on a connection that reads slowly.
+    live_dropped,
+    /// Times a connection stopped reading because the bridge had given no credit.
+    no_credit_stops,
+    /// Frames of the bridge for connections that were gone.
+    frames_dropped,
+}
+
+/// Adds one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
