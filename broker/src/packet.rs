@@ -477,7 +477,7 @@ mod tests {
         let full = encoded(ack(Detail::Message { id: "m1".into(), n: 3, timestamp: 17 }), Version::V5);
         assert_eq!(
             full,
-            b"\x40\x27\0\x07\0\x23\x26\0\x02id\0\x02m1\x26\0\x01n\0\x013\x26\0\x09timestamp\0\x0217".to_vec()
+            b"\x40\x24\0\x07\0\x20\x26\0\x02id\0\x02m1\x26\0\x01n\0\x013\x26\0\x09timestamp\0\x0217".to_vec()
         );
         let refused = Outbound::PubAck { packet_id: 7, reason: 0x87, detail: Detail::Reason("no\0".into()) };
         assert_eq!(

@@ -474,7 +474,7 @@ mod tests {
         ("PUBLISH topic with a surrogate", V3, 0x30, b"\0\x03\xed\xa0\x80", 0x81),
         ("PUBLISH topic with U+0000", V3, 0x30, b"\0\x02a\0", 0x81),
         ("PUBLISH topic beyond ASCII", V3, 0x30, b"\0\x03\xc3\xa9/", 0),
-        ("PUBLISH properties", V5, 0x32, b"\0\x01a\0\x01\x15\x01\x01\x02\0\0\0\x05\x03\0\x01t\x08\0\x01r\x09\0\x01cxyz", 0),
+        ("PUBLISH properties", V5, 0x32, b"\0\x01a\0\x01\x13\x01\x01\x02\0\0\0\x05\x03\0\x01t\x08\0\x01r\x09\0\x01cxyz", 0),
         ("PUBLISH message expiry 0", V5, 0x32, b"\0\x01a\0\x01\x05\x02\0\0\0\0xyz", 0),
         ("PUBLISH user property twice", V5, 0x30, b"\0\x01a\x0e\x26\0\x01k\0\x01v\x26\0\x01k\0\x01vxyz", 0),
         ("PUBLISH content type twice", V5, 0x30, b"\0\x01a\x08\x03\0\x01t\x03\0\x01txyz", 0x82),
@@ -607,9 +607,10 @@ mod tests {
                 let _ = packet(*version, *first, &body[..end]);
             }
         }
-        for (_, body, _) in CONNECTS {
+        for (name, body, expected) in CONNECTS {
             for end in 0..body.len() {
-                assert!(connect(&body[..end]).is_err());
+                // What was refused for its last bytes may be legal without them.
+                assert!(connect(&body[..end]).is_err() || expected.is_err(), "{name} cut at {end}");
             }
         }
     }

@@ -396,9 +396,7 @@ impl Session {
 
     /// The device whose inbox a filter names, or the reason against it.
     fn own_inbox(&self, filter: &str) -> Result<DeviceId, u8> {
-        if filter.starts_with("$share/") {
-            Err(0x9e)
-        } else if !validate::is_filter(filter) {
+        if !validate::is_filter(filter) {
             Err(0x8f)
         } else {
             connect::own_device(filter, TopicKind::Inbox, &self.user, self.bound.as_ref()).ok_or(0x87)
