@@ -51,6 +51,10 @@ where
     let id = shared.next_id();
     let mailbox = Arc::new(Mailbox::new(shared.config.queue_frames_max, shared.config.queue_bytes_max));
     shared.registry.add(id.n, Arc::clone(&mailbox));
+    if shared.is_closing() {
+        // Those that came before were told.
+        mailbox.end(End::SHUTTING_DOWN);
+    }
     let client = match timeout(shared.config.connect_time_max, shake_hands(&mut stream, id, &shared, &mailbox)).await {
         Ok(Ok(guest)) => {
             let client = Arc::clone(&guest.client);
@@ -81,6 +85,8 @@ struct Guest {
     grant: Grant,
     accepted: Accepted,
     input: Input,
+    /// The connection that this one takes over.
+    earlier: Option<Arc<Mailbox>>,
 }
 
 /// Reads CONNECT and decides about it. `Err(None)`: closed without an answer.
@@ -128,6 +134,18 @@ where
         .registry
         .enter(Arc::clone(&client), id.n, Arc::clone(mailbox), grant.clone(), mark)
         .map_err(|_| Some(Refused { version: accepted.version, code: not_authorized }))?;
+    count(&shared.metrics.connects);
+    Ok(Guest { client, grant, accepted, input, earlier })
+}
+
+/// Everything after an accepted CONNECT.
+async fn serve<S>(stream: S, id: ConnectionId, shared: &Arc<Shared>, mailbox: &Arc<Mailbox>, guest: Guest)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let Guest { client, grant, accepted, input, earlier } = guest;
+    let begun = Instant::now();
+    // Not under the time limit: giving up half-way would let a third connection open before the first one's close.
     if let Some(earlier) = earlier {
         count(&shared.metrics.takeovers);
         // What the old connection has said goes up before what the new one says.
@@ -136,16 +154,6 @@ where
     if let Some(will) = shared.wills.came_back(&client, accepted.opening.clean_start) {
         shared.uplink.send_patiently(&client.user, &Up::Publish(will)).await;
     }
-    count(&shared.metrics.connects);
-    Ok(Guest { client, grant, accepted, input })
-}
-
-/// Everything after an accepted CONNECT.
-async fn serve<S>(stream: S, id: ConnectionId, shared: &Arc<Shared>, mailbox: &Arc<Mailbox>, guest: Guest)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
-{
-    let Guest { client, grant, accepted, input } = guest;
     let now = Instant::now();
     let expires_at = now.checked_add(Duration::from_secs(grant.expires_at.saturating_sub(unix_now())));
     let session = Session::new(id, accepted, expires_at, || uuid::Uuid::now_v7().as_u128(), now);
@@ -159,7 +167,9 @@ where
         out: BytesMut::new(),
         up: VecDeque::new(),
         written_at: now,
+        open_by: begun + shared.config.connect_time_max,
         begun_at: None,
+        has_more: false,
         stopped_for_credit: false,
     };
     driver.drive().await;
@@ -179,8 +189,12 @@ struct Driver<S> {
     up: VecDeque<Frame>,
     /// When the client last took something of what is written to it, or had nothing to take.
     written_at: Instant,
+    /// When CONNACK must have gone out.
+    open_by: Instant,
     /// Since when a packet is on its way in.
     begun_at: Option<Instant>,
+    /// There may be a whole packet in `input`: taking in stopped before its end, so the socket will not wake this task for it.
+    has_more: bool,
     stopped_for_credit: bool,
 }
 
@@ -204,6 +218,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if self.session.end().is_some() {
                 return;
             }
+            if self.has_more && self.may_take() {
+                continue;
+            }
+            self.session.set_reading(self.may_take(), Instant::now());
             let wake_at = self.next_timeout();
             if wake_at < timer.deadline().into_std() {
                 timer.as_mut().reset(wake_at.into());
@@ -232,9 +250,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes in what has been read, as far as the session and the credit allow.
     fn take_packets(&mut self) {
         let now = Instant::now();
+        self.has_more = true;
         while self.may_take() && self.up.len() < UP_FRAMES {
             match self.input.next() {
-                Ok(Next::Wait) => break,
+                Ok(Next::Wait) => {
+                    self.has_more = false;
+                    break;
+                }
                 Ok(Next::Packet(range)) => match packet::decode(self.session.version(), self.input.bytes(range)) {
                     Ok(packet) => self.session.handle_packet(packet, now),
                     Err(violation) => self.violation(violation),
@@ -247,7 +269,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.begun_at = None;
             self.collect_up();
         }
-        if self.input.has_begun() {
+        // While nothing is read the client cannot bring a packet to its end.
+        if self.input.has_begun() && self.may_take() {
             self.begun_at.get_or_insert(now);
         } else {
             self.begun_at = None;
@@ -326,9 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Poll::Ready(Event::Progress);
             }
         }
-        let reads = self.may_take();
-        self.session.set_reading(reads, Instant::now());
-        if reads {
+        if self.may_take() {
             match poll_read(Pin::new(&mut self.stream), cx, &mut self.input) {
                 Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Progress),
                 Poll::Ready(_) => return Poll::Ready(Event::Gone),
@@ -343,7 +364,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let write = (!self.out.is_empty()).then(|| self.written_at + config.write_time_max);
         let read = self.begun_at.filter(|_| self.may_take()).map(|at| at + config.packet_time_max);
         let far = self.written_at + Duration::from_secs(24 * 60 * 60);
-        [write, read, self.session.poll_timeout()].into_iter().flatten().min().unwrap_or(far)
+        let open = (!self.session.is_open()).then_some(self.open_by);
+        [write, read, open, self.session.poll_timeout()].into_iter().flatten().min().unwrap_or(far)
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -352,6 +374,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.session.close(End { reason: 0, ..End::SLOW });
         } else if self.may_take() && self.begun_at.is_some_and(|at| at + config.packet_time_max <= now) {
             self.session.close(End { cause: Cause::Silence, reason: 0x8d });
+        } else if !self.session.is_open() && self.open_by <= now {
+            self.session.close(End::server(0x88));
         } else {
             self.session.handle_timeout(now);
         }
