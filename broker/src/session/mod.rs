@@ -519,3 +519,6 @@ impl Session {
         Legacy { will, close }
     }
 }
+
+#[cfg(test)]
+mod tests;
