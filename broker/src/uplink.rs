@@ -67,10 +67,12 @@ impl Uplink {
     }
 
     fn send_some(&self, inner: &mut Inner, user: &UserId, frames: &mut VecDeque<Frame>) {
-        while let Some(frame) = frames.pop_front_if(|frame| match frame.is_acknowledgement {
-            true => inner.window.is_open_in_reserve(),
-            false => inner.window.is_open(),
-        }) {
+        loop {
+            let may_go = frames.front().is_some_and(|frame| match frame.is_acknowledgement {
+                true => inner.window.is_open_in_reserve(),
+                false => inner.window.is_open(),
+            });
+            let Some(frame) = (if may_go { frames.pop_front() } else { None }) else { break };
             inner.window.sent(frame.bytes.len());
             inner.batch.push((Some(user.clone()), frame.bytes));
         }

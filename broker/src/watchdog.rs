@@ -56,7 +56,7 @@ impl Watchdog {
         while self.ticks_silent < TICKS_MAX && self.ask().is_ok() && self.wait(Instant::now() + TICK).is_ok() {}
     }
 
-    fn ask(&mut self) -> Result<(), LinkError> {
+    fn ask(&mut self) -> Result<(), Box<LinkError>> {
         if self.is_waiting {
             return Ok(());
         }
@@ -67,12 +67,12 @@ impl Watchdog {
                 self.is_waiting = true;
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => Err(Box::new(error)),
         }
     }
 
     /// Takes in answers until `deadline`.
-    fn wait(&mut self, deadline: Instant) -> Result<(), LinkError> {
+    fn wait(&mut self, deadline: Instant) -> Result<(), Box<LinkError>> {
         loop {
             match self.rx.recv_deadline(deadline) {
                 Ok(Some(notification)) => {
@@ -83,7 +83,7 @@ impl Watchdog {
                 }
                 Ok(None) => {}
                 Err(LinkError::RecvTimeout(flume::RecvTimeoutError::Timeout)) => break,
-                Err(error) => return Err(error),
+                Err(error) => return Err(Box::new(error)),
             }
         }
         if self.is_waiting {
