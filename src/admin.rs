@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use axum::Json;
 use axum::Router;
@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use natter_bridge::Handle;
+use natter_broker::Door;
 use natter_protocol::error::Kind;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -22,10 +23,10 @@ use serde::Serialize;
 use crate::http::{Problem, with_problems};
 
 /// What the server's parts tell about themselves.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Health {
     bridge: OnceLock<Handle>,
-    door: AtomicBool,
+    door: OnceLock<Weak<Door>>,
     draining: AtomicBool,
 }
 
@@ -45,9 +46,9 @@ impl Health {
         let _first = self.bridge.set(handle);
     }
 
-    /// The door accepts clients.
-    pub(crate) fn door_is_up(&self) {
-        self.door.store(true, Ordering::Relaxed);
+    /// The door accepts clients, until it is drained.
+    pub(crate) fn door_is_up(&self, door: &Arc<Door>) {
+        let _first = self.door.set(Arc::downgrade(door));
     }
 
     /// The server stops: send it nobody more.
@@ -55,9 +56,14 @@ impl Health {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    fn door_stats(&self) -> Option<natter_broker::Stats> {
+        self.door.get().and_then(Weak::upgrade).map(|door| door.stats())
+    }
+
     fn readiness(&self) -> Readiness {
         let bridge = self.bridge.get().is_some_and(|handle| handle.stats().healthy);
-        let (door, draining) = (self.door.load(Ordering::Relaxed), self.draining.load(Ordering::Relaxed));
+        let door = self.door.get().is_some_and(|door| door.strong_count() > 0);
+        let draining = self.draining.load(Ordering::Relaxed);
         Readiness { ready: bridge && door && !draining, bridge, door, draining }
     }
 }
@@ -94,33 +100,79 @@ async fn metrics(State(registry): State<Arc<Registry>>) -> Response {
 }
 
 /// Reads the counters of the parts when it is scraped.
-#[derive(Debug)]
 struct Metrics {
     health: Arc<Health>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
 }
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let readiness = self.health.readiness();
-        gauge(&mut encoder, "natter_ready", "Whether new clients are welcome", readiness.ready)?;
-        gauge(&mut encoder, "natter_bridge_healthy", "Whether the last commit went well", readiness.bridge)?;
-        let Some(stats) = self.health.bridge.get().map(Handle::stats) else { return Ok(()) };
-        for (name, help, value) in [
-            ("natter_commits", "Batches committed", stats.commits),
-            ("natter_messages", "Messages accepted", stats.messages),
-            ("natter_refused", "Commands and messages refused for good", stats.refused),
-            ("natter_not_now", "Publishes answered with not now", stats.not_now),
-            ("natter_entries", "Inbox entries handed to the door", stats.entries),
-            ("natter_acknowledged", "Inbox entries acknowledged by devices", stats.acknowledged),
-        ] {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        gauge(&mut encoder, "natter_ready", "Whether new clients are welcome", readiness.ready.into())?;
+        gauge(&mut encoder, "natter_bridge_healthy", "Whether the last commit went well", readiness.bridge.into())?;
+        if let Some(stats) = self.health.bridge.get().map(Handle::stats) {
+            bridge(&mut encoder, &stats)?;
+        }
+        if let Some(stats) = self.health.door_stats() {
+            door(&mut encoder, &stats)?;
         }
         Ok(())
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: bool) -> fmt::Result {
-    let gauge = ConstGauge::new(i64::from(value));
+fn bridge(encoder: &mut DescriptorEncoder, stats: &natter_bridge::Stats) -> fmt::Result {
+    gauge(encoder, "natter_journal_rows", "Journal rows that wait to be settled", stats.unsettled)?;
+    for (name, help, value) in [
+        ("natter_commits", "Batches committed", stats.commits),
+        ("natter_messages", "Messages accepted", stats.messages),
+        ("natter_repeats", "Repeats of accepted messages, answered again", stats.repeats),
+        ("natter_refused", "Commands and messages refused for good", stats.refused),
+        ("natter_not_now", "Connections that got not now", stats.not_now),
+        ("natter_entries", "Inbox entries handed to the door", stats.entries),
+        ("natter_acknowledged", "Inbox entries acknowledged by devices", stats.acknowledged),
+        ("natter_expired", "Inbox entries that expired undelivered", stats.expired),
+    ] {
+        counter(encoder, name, help, value)?;
+    }
+    Ok(())
+}
+
+fn door(encoder: &mut DescriptorEncoder, stats: &natter_broker::Stats) -> fmt::Result {
+    gauge(encoder, "natter_door_connections", "Sockets that are open now", stats.connections)?;
+    for (name, help, value) in [
+        ("natter_door_accepted", "Sockets accepted", stats.accepted),
+        ("natter_door_over_limit", "Sockets closed at once because the door was full", stats.over_limit),
+        ("natter_door_connects", "CONNECTs accepted", stats.connects),
+        ("natter_door_connects_refused", "CONNECTs refused", stats.connects_refused),
+        ("natter_door_handshakes_timed_out", "Handshakes that were not done in time", stats.handshakes_timed_out),
+        ("natter_door_takeovers", "Connections that a newer one took over", stats.takeovers),
+        ("natter_door_publishes", "PUBLISHes passed to the bridge", stats.publishes),
+        ("natter_door_publishes_refused", "PUBLISHes refused by the door", stats.publishes_refused),
+        ("natter_door_filters_refused", "SUBSCRIBE filters refused by the door", stats.filters_refused),
+        ("natter_door_entries", "Entries written to clients", stats.entries),
+        ("natter_door_violations", "Connections ended for breaking the protocol", stats.violations),
+        ("natter_door_keep_alives_missed", "Connections ended for silence", stats.keep_alives_missed),
+        ("natter_door_slow_consumers", "Connections ended for reading too slowly", stats.slow_consumers),
+        ("natter_door_live_dropped", "Live payloads dropped on slow connections", stats.live_dropped),
+        ("natter_door_no_credit_stops", "Pauses in reading for want of credit", stats.no_credit_stops),
+        ("natter_door_frames_dropped", "Frames for connections that were gone", stats.frames_dropped),
+    ] {
+        counter(encoder, name, help, value)?;
+    }
+    Ok(())
+}
+
+fn counter(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
+    let counter = ConstCounter::new(value);
+    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
+    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
 }

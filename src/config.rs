@@ -18,6 +18,8 @@ pub(crate) struct Config {
     pub(crate) data: Data,
     pub(crate) listen: Listen,
     pub(crate) auth: Auth,
+    pub(crate) door: Door,
+    pub(crate) bridge: Bridge,
     pub(crate) shutdown: Shutdown,
     pub(crate) log: Log,
 }
@@ -74,6 +76,30 @@ impl TryFrom<String> for KeyAlgorithm {
             _ => Err(format!("expected EdDSA, ES256 or RS256, got {text:?}")),
         }
     }
+}
+
+/// The limits and times of client connections.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Door {
+    pub(crate) connections_max: usize,
+    pub(crate) connect_timeout_s: u64,
+    pub(crate) packet_timeout_s: u64,
+    pub(crate) write_timeout_s: u64,
+    pub(crate) keep_alive_max_s: u64,
+    pub(crate) receive_maximum: u16,
+    pub(crate) session_expiry_max_s: u64,
+    pub(crate) queue_frames_max: usize,
+    pub(crate) queue_bytes_max: usize,
+}
+
+/// The limits of what is kept for users.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Bridge {
+    pub(crate) entry_ttl_s: u64,
+    pub(crate) devices_max: usize,
+    pub(crate) sessions_max: usize,
 }
 
 /// How the server stops.
@@ -151,10 +177,25 @@ impl Config {
         if self.data.dir.as_os_str().is_empty() {
             return Err(ConfigError::Value { key: "data.dir", expected: "a directory", got: "\"\"".into() });
         }
-        let drain = self.shutdown.drain_timeout_s;
-        if !(1..=600).contains(&drain) {
-            let (key, expected) = ("shutdown.drain_timeout_s", "1 to 600");
-            return Err(ConfigError::Value { key, expected, got: drain.to_string() });
+        let (door, bridge) = (&self.door, &self.bridge);
+        for (key, expected, range, got) in [
+            ("shutdown.drain_timeout_s", "1 to 600", 1..=600, self.shutdown.drain_timeout_s),
+            ("door.connections_max", "1 to 1000000", 1..=1_000_000, door.connections_max as u64),
+            ("door.connect_timeout_s", "1 to 600", 1..=600, door.connect_timeout_s),
+            ("door.packet_timeout_s", "1 to 600", 1..=600, door.packet_timeout_s),
+            ("door.write_timeout_s", "1 to 600", 1..=600, door.write_timeout_s),
+            ("door.keep_alive_max_s", "1 to 65535", 1..=65_535, door.keep_alive_max_s),
+            ("door.receive_maximum", "1 to 65535", 1..=65_535, door.receive_maximum.into()),
+            ("door.session_expiry_max_s", "0 to 4294967294", 0..=4_294_967_294, door.session_expiry_max_s),
+            ("door.queue_frames_max", "256 to 65536", 256..=65_536, door.queue_frames_max as u64),
+            ("door.queue_bytes_max", "2097152 to 1073741824", 2_097_152..=1_073_741_824, door.queue_bytes_max as u64),
+            ("bridge.entry_ttl_s", "1 to 315360000", 1..=315_360_000, bridge.entry_ttl_s),
+            ("bridge.devices_max", "1 to 100", 1..=100, bridge.devices_max as u64),
+            ("bridge.sessions_max", "1 to 1000", 1..=1000, bridge.sessions_max as u64),
+        ] {
+            if !range.contains(&got) {
+                return Err(ConfigError::Value { key, expected, got: got.to_string() });
+            }
         }
         if let Err(error) = EnvFilter::try_new(&self.log.level) {
             let got = format!("{:?} ({error})", self.log.level);
@@ -173,6 +214,33 @@ impl Config {
     /// [`ConfigError::Print`], for a path that is not UTF-8.
     pub(crate) fn to_toml(&self) -> Result<String, ConfigError> {
         Ok(toml::to_string(self)?)
+    }
+
+    /// What the door is told.
+    pub(crate) fn door(&self) -> natter_broker::Config {
+        natter_broker::Config {
+            connections_max: self.door.connections_max,
+            connect_time_max: Duration::from_secs(self.door.connect_timeout_s),
+            packet_time_max: Duration::from_secs(self.door.packet_timeout_s),
+            write_time_max: Duration::from_secs(self.door.write_timeout_s),
+            keep_alive_max: Duration::from_secs(self.door.keep_alive_max_s),
+            receive_maximum: self.door.receive_maximum,
+            session_expiry_max: Duration::from_secs(self.door.session_expiry_max_s),
+            queue_frames_max: self.door.queue_frames_max,
+            queue_bytes_max: self.door.queue_bytes_max,
+            drain_time_max: self.drain_timeout(),
+        }
+    }
+
+    /// What the bridge is told, with its database.
+    pub(crate) fn bridge(&self, path: PathBuf) -> natter_bridge::Config {
+        let limits = natter_bridge::Limits {
+            entry_ttl_secs: self.bridge.entry_ttl_s,
+            devices_max: self.bridge.devices_max,
+            sessions_max: self.bridge.sessions_max,
+            ..natter_bridge::Limits::default()
+        };
+        natter_bridge::Config { path, limits }
     }
 
     /// How long a stop waits for connections and requests.
@@ -219,7 +287,10 @@ mod tests {
     #[test]
     fn the_shipped_file_is_the_default() {
         let config = load(None, &[], &Flags::default()).unwrap();
+        let Config { door, bridge, .. } = config.clone();
         let expected = Config {
+            door,
+            bridge,
             data: Data { dir: "natter-data".into() },
             listen: Listen {
                 mqtt: "127.0.0.1:1883".parse().unwrap(),
@@ -232,6 +303,15 @@ mod tests {
         };
         assert_eq!(config, expected);
         assert_eq!(load(Some(DEFAULTS), &[], &Flags::default()).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_shipped_file_says_what_door_and_bridge_have_as_defaults() {
+        let config = load(None, &[], &Flags::default()).unwrap();
+        let drain_time_max = config.drain_timeout();
+        let door = natter_broker::Config { drain_time_max, ..natter_broker::Config::default() };
+        assert_eq!(format!("{:?}", config.door()), format!("{door:?}"));
+        assert_eq!(config.bridge(PathBuf::new()).limits, natter_bridge::Limits::default());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use natter_bridge::{Bridge, Running};
 use natter_broker::Door;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -30,6 +30,8 @@ use crate::{http, limits};
 const EXIT_FAILED: u8 = 70;
 /// How long a start waits for the lock while no server answers: another may be stopping, or `natter user` at work.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// What the door may take beyond the drain's time.
+const DOOR_GRACE: Duration = Duration::from_millis(500);
 /// How often it looks.
 const LOCK_WAIT_STEP: Duration = Duration::from_millis(50);
 
@@ -130,7 +132,7 @@ struct Server {
     admin: HttpServer,
     control_stop: CancellationToken,
     control: JoinHandle<()>,
-    door: Door,
+    door: Arc<Door>,
     bridge: Running,
     // Last, so that they outlive all of the above.
     _dir: DataDir,
@@ -153,15 +155,15 @@ impl Server {
         let mut trusted = vec![key.trusted()];
         trusted.extend(keys::load_trusted(&config.auth)?);
 
-        let store = bridge_config(&dir);
+        let store = config.bridge(dir.database());
         let bridge = spawn_blocking(|| Bridge::open(store)).await?.context("store")?;
         let boot = bridge.boot();
         let accounts = Arc::new(TokenAccounts::new(Verifier::new(trusted), &bridge.revocations()));
         let ends = spawn_blocking(natter_broker::start_router).await?.context("router")?;
         let bridge = bridge.start(ends.bridge.sender, ends.bridge.receiver).context("bridge")?;
         health.bridge_is_up(bridge.handle.clone());
-        let door = Door::start(natter_broker::Config::default(), mqtt_listener, accounts, ends.door, boot);
-        health.door_is_up();
+        let door = Arc::new(Door::start(config.door(), mqtt_listener, accounts, ends.door, boot));
+        health.door_is_up(&door);
 
         let http = HttpServer::start(http_listener, http::router())?;
         let socket = Control::bind(dir.socket()?).context("control socket")?;
@@ -186,8 +188,9 @@ impl Server {
     async fn drain(self, time: Duration) -> Result<ExitCode> {
         self.health.start_draining();
         self.control_stop.cancel();
-        let clients = async { tokio::join!(self.door.drain(), self.http.drain(), self.control) };
-        if timeout(time, clients).await.is_err() {
+        let clients = async { tokio::join!(drain_door(self.door), self.http.drain(), self.control) };
+        // The door keeps to the same time by itself, and then still has its wills to send.
+        if timeout(time + DOOR_GRACE, clients).await.is_err() {
             tracing::warn!(seconds = time.as_secs(), "some clients did not leave in time: they are cut");
         }
         let outcome = self.bridge.stop().await;
@@ -203,9 +206,16 @@ impl Server {
     }
 }
 
-/// The bridge's configuration: everything of its own, in this directory.
-pub(crate) fn bridge_config(dir: &DataDir) -> natter_bridge::Config {
-    natter_bridge::Config { path: dir.database(), ..natter_bridge::Config::default() }
+async fn drain_door(mut door: Arc<Door>) {
+    // A scrape of /metrics may hold it for a moment.
+    let door = loop {
+        match Arc::try_unwrap(door) {
+            Ok(door) => break door,
+            Err(shared) => door = shared,
+        }
+        yield_now().await;
+    };
+    door.drain().await;
 }
 
 async fn lock(dir: &DataDir) -> Result<Lock> {

@@ -1,4 +1,5 @@
 //! The command line as its users meet it: real processes, real signals, a data directory each.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test ends that way")]
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -401,7 +402,9 @@ fn admin_tells_health_readiness_and_metrics() {
     assert_eq!(readiness, serde_json::json!({"ready": true, "bridge": true, "door": true, "draining": false}));
     let (status, _, metrics) = get(server.admin, "/metrics");
     assert_eq!(status, 200);
-    for line in ["natter_ready 1", "# TYPE natter_messages counter", "natter_messages_total 0"] {
+    for line in
+        ["natter_ready 1", "# TYPE natter_messages counter", "natter_messages_total 0", "natter_door_connections 0"]
+    {
         assert!(metrics.lines().any(|each| each == line), "{line} is not in {metrics}");
     }
     assert_eq!(get(server.admin, "/").0, 404);
