@@ -30,3 +30,12 @@ pub use config::Config;
 pub use door::Door;
 pub use metrics::Stats;
 pub use router::{Ends, Link, start_router};
+
+#[cfg(test)]
+mod testing {
+    //! The time at which tests of the pure parts begin; they take it from outside as their subjects do.
+
+    pub(crate) fn start() -> std::time::Instant {
+        std::time::Instant::now()
+    }
+}

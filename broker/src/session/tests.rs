@@ -46,7 +46,7 @@ struct Bench {
 impl Bench {
     /// A session whose CONNACK may still be waiting for the bridge.
     fn raw(version: Version, expiry_secs: u32, lives: Option<Duration>) -> Self {
-        let now = Instant::now();
+        let now = crate::testing::start();
         let expires_at = lives.map(|lives| now + lives);
         Self { session: Session::new(ID, accepted(version, expiry_secs), expires_at, || 5, now), now }
     }
