@@ -12,7 +12,7 @@ use crate::state::User;
 use crate::store::{Store, StoreError};
 
 /// A device that had no reader for so long may be replaced by a new one, in server seconds.
-pub const DEVICE_IDLE_SECS: u64 = 7 * 24 * 3600;
+pub(crate) const DEVICE_IDLE_SECS: u64 = 7 * 24 * 3600;
 /// How exactly a device's last activity is kept, in server seconds.
 const SEEN_SECS: u64 = 3600;
 /// So many changes of hands between different clients within [`SWAP_SECS`] make a newcomer wait.

@@ -13,7 +13,7 @@ use crate::state::State;
 use crate::store::{Settlement, Store, StoreError};
 
 /// Most changes of a slice, unless one journal row alone holds more: what keeps the loop waiting for a few milliseconds at most.
-pub const SLICE_CHANGES_MAX: usize = 1024;
+pub(crate) const SLICE_CHANGES_MAX: usize = 1024;
 /// Rows of a slice's inbox scan; a cursor that passed more is scanned to the end all the same, page by page.
 const SCAN_ROWS: usize = 1024;
 
