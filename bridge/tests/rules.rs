@@ -1,5 +1,7 @@
 //! The rules without sockets: events in, frames out, time passed in. What 30 days do is seen in milliseconds.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where its world does not hold")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
