@@ -65,6 +65,9 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Kill, pause and cut servers and clients while they talk, and prove that nothing acknowledged is lost
+    #[cfg(feature = "tools")]
+    Torture(natter_tools::torture::Torture),
 }
 
 #[derive(Debug, Default, Args)]
@@ -101,6 +104,10 @@ enum ConfigCommand {
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { config, data, command } = cli;
     let command = command.unwrap_or_else(|| Command::Serve(Addresses::default()));
+    #[cfg(feature = "tools")]
+    if let Command::Torture(options) = &command {
+        return natter_tools::torture::run(options, data);
+    }
     let mut flags = Flags { data, ..Flags::default() };
     if let Command::Serve(Addresses { mqtt, http, admin }) = &command {
         (flags.mqtt, flags.http, flags.admin) = (*mqtt, *http, *admin);
@@ -115,6 +122,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             print("the configuration is valid\n")?;
         }
         Command::Config(ConfigCommand::Print) => print(&config.to_toml()?)?,
+        #[cfg(feature = "tools")]
+        Command::Torture(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

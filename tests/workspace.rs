@@ -8,11 +8,12 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may know whom (design.md section 3). The root sees all.
-const ARROWS: [(&str, &[&str]); 4] = [
+const ARROWS: [(&str, &[&str]); 5] = [
     ("natter-protocol", &[]),
     ("natter-broker", &["natter-protocol"]),
     ("natter-bridge", &["natter-protocol"]),
     ("natter-client", &["natter-protocol"]),
+    ("natter-tools", &["natter-protocol"]),
 ];
 
 /// Files and directories that decide and do nothing else: time and bytes are passed in, and answers come out.

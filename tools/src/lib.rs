@@ -1,0 +1,3 @@
+//! Programs that test a Natter server from outside.
+
+pub mod torture;
