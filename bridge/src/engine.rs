@@ -161,6 +161,12 @@ impl<S: Store> Engine<S> {
         Ok(engine)
     }
 
+    /// Gives the store back; what is not committed is lost, as in a crash.
+    #[must_use]
+    pub fn into_store(self) -> S {
+        self.state.store
+    }
+
     /// Takes an event in.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ pub struct User {
     pub floor: Seq,
     /// The tables may hold rows of this inbox.
     pub stored: bool,
-    /// The newest position handed to any reader since this was loaded: what lies above may still be merged.
+    /// The newest position that may have been handed to a reader: what lies above may still be merged.
     pub pushed: Seq,
     /// The same for each device: up to there an entry goes out *again*.
     pub sent: BTreeMap<DeviceId, Seq>,
@@ -151,6 +151,10 @@ impl<S: Store> State<S> {
             }
             self.journal.push_back((no, changes));
         }
+        for user in self.users.values_mut() {
+            // Nobody knows what was sent before: a reader that drops a repeat by its `seq` must not miss what it says.
+            user.pushed = user.last_seq;
+        }
         Ok(())
     }
 
@@ -165,6 +169,7 @@ impl<S: Store> State<S> {
                 user.known = true;
                 user.last_seq = row.last_seq;
                 user.settled_seq = row.settled_seq;
+                user.pushed = row.last_seq;
                 user.devices = self.store.devices(id)?.into_iter().collect();
                 user.stored = !self.store.inbox_places(id, 0, Seq::MAX >> 1, 1)?.is_empty();
             }

@@ -141,6 +141,13 @@ impl World {
         self.up(name, Up::Close { connection, expiry_secs: None, by_server: false });
     }
 
+    /// The process dies and starts again: what was committed is there, connections are not.
+    fn crash(self) -> Self {
+        let Self { engine, is_full, now, last_connection, .. } = self;
+        let engine = Engine::recover(engine.into_store(), Limits::default(), Arc::new(Counters::default())).unwrap();
+        Self { engine, is_full, window: Window::default(), now, last_connection }
+    }
+
     fn settle_everything(&mut self) {
         while self.engine.settle().unwrap() {}
     }
@@ -399,4 +406,27 @@ fn an_ack_by_position_does_what_the_pubacks_would_and_not_more() {
     assert_eq!((&told[0]["after"], &told[0]["n"]), (&json!(0), &json!(2)));
     assert!(entries(world.ack("bob", bob, 2)).is_empty(), "the late PUBACK says nothing new");
     assert_eq!(entries(world.ack("bob", bob, 3)).len(), 1);
+}
+
+#[test]
+fn a_receipt_that_may_have_been_sent_before_a_crash_is_not_raised_in_place() {
+    for settled in [false, true] {
+        let mut world = World::with_users(&["alice", "bob"]);
+        let (alice, _) = world.device("alice", "phone");
+        let (bob, _) = world.device("bob", "phone");
+        world.publish("alice", "phone", alice, &text("m1", "bob", "hi"));
+        world.publish("alice", "phone", alice, &text("m2", "bob", "hi"));
+        let told = entries(world.ack("bob", bob, 1));
+        assert_eq!(told[0]["seq"], json!(1), "alice's phone has it, and its PUBACK is lost with the server");
+        if settled {
+            world.settle_everything();
+        }
+        let mut world = world.crash();
+        let (bob, _) = world.device("bob", "phone");
+        world.ack("bob", bob, 2);
+        let (_, got) = world.device("alice", "phone");
+        // What alice's phone drops as a repeat must be what it was.
+        let ranges: Vec<_> = got.iter().map(|e| (e["seq"].clone(), e["n"].clone())).collect();
+        assert_eq!(ranges, [(json!(1), json!(1)), (json!(2), json!(2))], "{got:?}");
+    }
 }

@@ -259,7 +259,8 @@ impl Chat<'_> {
             let mut wrong = self.numbers.get(&message) != Some(&n) || from == to;
             for (x, seen) in theirs.iter().zip(&mut covered).skip(from).take(to - from) {
                 *seen |= if read { 3 } else { 1 };
-                wrong |= had.get(x).is_none_or(|at| *at > event.at);
+                // Who says that a message is read has it, whether its PUBACK is on the way or not: the mark is looked at below.
+                wrong |= !read && had.get(x).is_none_or(|at| *at > event.at);
             }
             if read {
                 let before = marks.partition_point(|(at, _)| *at <= event.at);
