@@ -26,7 +26,7 @@ use crate::packet::{self, Outbound, Version};
 use crate::registry::Client;
 use crate::session::{Cause, End, Legacy, Session};
 use crate::uplink::Frame;
-use crate::validate::{BadConnect, Violation};
+use crate::validate::BadConnect;
 
 /// Read from a socket at a time, into memory that all connections of a thread share.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -55,11 +55,14 @@ where
         // Those that came before were told.
         mailbox.end(End::SHUTTING_DOWN);
     }
-    let client = match timeout(shared.config.connect_time_max, shake_hands(&mut stream, id, &shared, &mailbox)).await {
+    let mut presence =
+        Presence { shared: Arc::clone(&shared), id, mailbox: Arc::clone(&mailbox), client: None, is_up: false };
+    match timeout(shared.config.connect_time_max, shake_hands(&mut stream, id, &shared, &mailbox)).await {
         Ok(Ok(guest)) => {
-            let client = Arc::clone(&guest.client);
+            presence.client = Some(Arc::clone(&guest.client));
+            presence.is_up = true;
             Box::pin(serve(stream, id, &shared, &mailbox, guest)).await;
-            Some(client)
+            presence.is_up = false;
         }
         Ok(Err(refusal)) => {
             if let Some(refused) = refusal {
@@ -68,15 +71,30 @@ where
                 Outbound::ConnRefused(refused.code).encode(refused.version, u32::MAX, &mut out);
                 say_farewell(&mut stream, &out).await;
             }
-            None
         }
-        Err(_) => {
-            count(&shared.metrics.handshakes_timed_out);
-            None
+        Err(_) => count(&shared.metrics.handshakes_timed_out),
+    }
+}
+
+/// A connection's place in the registry. It is left in any case, by a panic too, and the bridge hears of it.
+struct Presence {
+    shared: Arc<Shared>,
+    id: ConnectionId,
+    mailbox: Arc<Mailbox>,
+    client: Option<Arc<Client>>,
+    /// The bridge may have heard of the connection, and not of its end.
+    is_up: bool,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if self.is_up {
+            let close = Up::Close { connection: self.id, expiry_secs: None, by_server: true };
+            self.shared.uplink.send_anyway(self.client.as_ref().map(|client| &client.user), &close);
         }
-    };
-    mailbox.set_done();
-    shared.registry.leave(id.n, client.as_ref());
+        self.mailbox.set_done();
+        self.shared.registry.leave(self.id.n, self.client.as_ref());
+    }
 }
 
 /// A client that was let in.
@@ -171,6 +189,7 @@ where
         begun_at: None,
         has_more: false,
         stopped_for_credit: false,
+        needs_flush: false,
     };
     driver.drive().await;
     driver.leave(client, grant).await;
@@ -196,6 +215,8 @@ struct Driver<S> {
     /// There may be a whole packet in `input`: taking in stopped before its end, so the socket will not wake this task for it.
     has_more: bool,
     stopped_for_credit: bool,
+    /// A stream of another kind than TCP may hold back what was written.
+    needs_flush: bool,
 }
 
 /// What a driver has waited for.
@@ -259,12 +280,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 Ok(Next::Packet(range)) => match packet::decode(self.session.version(), self.input.bytes(range)) {
                     Ok(packet) => self.session.handle_packet(packet, now),
-                    Err(violation) => self.violation(violation),
+                    Err(violation) => self.session.handle_violation(violation),
                 },
                 Ok(Next::Oversize { packet_id, qos }) => {
                     self.session.handle_oversize(Packet { id: packet_id, qos }, now);
                 }
-                Err(violation) => self.violation(violation),
+                Err(violation) => self.session.handle_violation(violation),
             }
             self.begun_at = None;
             self.collect_up();
@@ -275,11 +296,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         } else {
             self.begun_at = None;
         }
-    }
-
-    fn violation(&mut self, violation: Violation) {
-        count(&self.shared.metrics.violations);
-        self.session.handle_violation(violation);
     }
 
     fn may_take(&self) -> bool {
@@ -310,11 +326,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.written_at = Instant::now();
         }
         while let Some(packet) = self.session.poll_transmit() {
-            if matches!(packet, Outbound::Publish { packet_id: 1.., .. }) {
-                count(&self.shared.metrics.entries);
+            let mut is_dispensable = false;
+            match &packet {
+                Outbound::Publish { packet_id: 0, .. } => is_dispensable = true,
+                Outbound::Publish { .. } => count(&self.shared.metrics.entries),
+                Outbound::SubAck { codes, .. } => {
+                    let refused = codes.iter().filter(|code| **code >= 0x80);
+                    refused.for_each(|_| count(&self.shared.metrics.filters_refused));
+                }
+                _ => {}
             }
-            if !packet.encode(version, bytes_max, &mut self.out) {
-                tracing::debug!(user = %self.user, "a packet larger than the client takes was left out");
+            if !packet.encode(version, bytes_max, &mut self.out) && !is_dispensable {
+                // Left out in silence, an entry or an answer would be waited for as long as the connection lasts.
+                tracing::debug!(user = %self.user, "a packet is larger than the client takes");
+                self.session.close(End { cause: Cause::Violation, reason: 0x95 });
             }
         }
     }
@@ -328,10 +353,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.written_at = Instant::now();
                     if self.out.is_empty() {
                         self.out = BytesMut::new();
+                        self.needs_flush = true;
                     }
                     return Poll::Ready(Event::Progress);
                 }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::Gone),
+                Poll::Pending => {}
+            }
+        }
+        if self.needs_flush {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.needs_flush = false,
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::Gone),
                 Poll::Pending => {}
             }
         }
@@ -389,7 +422,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         match end.cause {
             Cause::Slow => count(&metrics.slow_consumers),
             Cause::Silence => count(&metrics.keep_alives_missed),
-            _ => {}
+            Cause::Violation => count(&metrics.violations),
+            Cause::Disconnect | Cause::Gone | Cause::Revoked | Cause::Server => {}
         }
         self.collect_up();
         while !self.up.is_empty() {
@@ -409,7 +443,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.shared.uplink.send_patiently(&self.user, &Up::Publish(will)).await;
         }
         self.shared.uplink.send_patiently(&self.user, &close).await;
-        self.mailbox.set_done();
         if let Some((will, delay)) = later {
             let number = will.connection.n;
             let waiting_max = self.shared.config.connections_max;
@@ -424,6 +457,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             });
         }
+        // Behind the will: whoever comes back must find it waiting.
+        self.mailbox.set_done();
         if end.cause != Cause::Gone && (end.cause != Cause::Slow || end.reason != 0) {
             say_farewell(&mut self.stream, &self.out).await;
         }

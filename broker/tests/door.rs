@@ -198,3 +198,85 @@ async fn silence_counts_again_when_a_subscribe_is_answered_late() {
     let (kind, body) = client.read().await.expect("a DISCONNECT");
     assert_eq!((kind, body[0]), (0xe0, 0x8d));
 }
+
+/// An MQTT 5 CONNECT of client `w` with a session of 60 s, a will with this delay, and this Maximum Packet Size.
+fn connect_with_will(clean: bool, delay_secs: u8, packet_bytes_max: u8) -> Vec<u8> {
+    let mut body = b"\0\x04MQTT\x05".to_vec();
+    body.extend([if clean { 0xc6 } else { 0xc4 }, 0, 60, 10, 0x11, 0, 0, 0, 60, 0x27, 0, 0, 0, packet_bytes_max, 0, 1]);
+    body.extend([b'w', 5, 0x18, 0, 0, 0, delay_secs, 0, 24]);
+    body.extend(OUTBOX.as_bytes());
+    body.extend(b"\0\x02{}\0\x05alice\0\x04good");
+    packet(0x10, &body)
+}
+
+async fn dial_with_will(
+    address: std::net::SocketAddr,
+    bridge: &mut common::FakeBridge,
+    clean: bool,
+    delay_secs: u8,
+) -> (Client, ConnectionId) {
+    let mut client = Client(tokio::net::TcpStream::connect(address).await.unwrap());
+    client.write(&connect_with_will(clean, delay_secs, 100)).await;
+    let connection = opened(bridge.next().await);
+    open(bridge, &mut client, connection).await;
+    (client, connection)
+}
+
+async fn open(bridge: &mut common::FakeBridge, client: &mut Client, connection: ConnectionId) {
+    let device = natter_protocol::DeviceId::parse("phone").ok();
+    bridge.send(&Down::Opened { connection, session_present: true, device, held: Vec::new() });
+    let (kind, body) = client.read().await.expect("CONNACK");
+    assert_eq!((kind, body[0], body[1]), (0x20, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_will_goes_up_before_the_close_and_a_takeover_is_an_end() {
+    let (_door, mut bridge, address) = start(Config::default()).await;
+    let (_old, first) = dial_with_will(address, &mut bridge, false, 0).await;
+    let mut new = Client(tokio::net::TcpStream::connect(address).await.unwrap());
+    new.write(&connect_with_will(false, 0, 100)).await;
+    assert!(matches!(bridge.next().await, Up::Publish(will) if will.will && will.connection == first));
+    assert!(matches!(bridge.next().await, Up::Close { connection, .. } if connection == first));
+    let second = opened(bridge.next().await);
+    // DISCONNECT 0x00 takes the will back; 0x04 does not.
+    open(&mut bridge, &mut new, second).await;
+    new.write(&packet(0xe0, b"")).await;
+    assert!(matches!(bridge.next().await, Up::Close { connection, .. } if connection == second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delayed_will_is_forgotten_by_who_comes_back_and_due_when_the_session_ends() {
+    let (_door, mut bridge, address) = start(Config::default()).await;
+    let (client, _) = dial_with_will(address, &mut bridge, false, 1).await;
+    drop(client);
+    assert!(matches!(bridge.next().await, Up::Close { .. }));
+    let (client, second) = dial_with_will(address, &mut bridge, false, 2).await;
+    assert!(bridge.next_within(Duration::from_millis(1500)).await.is_none(), "it came back in time");
+    drop(client);
+    assert!(matches!(bridge.next().await, Up::Close { .. }));
+    let mut fresh = Client(tokio::net::TcpStream::connect(address).await.unwrap());
+    fresh.write(&connect_with_will(true, 1, 100)).await;
+    assert!(matches!(bridge.next().await, Up::Publish(will) if will.will && will.connection == second));
+    let third = opened(bridge.next().await);
+    open(&mut bridge, &mut fresh, third).await;
+    drop(fresh);
+    assert!(matches!(bridge.next().await, Up::Close { .. }));
+    assert!(matches!(bridge.next().await, Up::Publish(will) if will.will), "nobody came back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_a_client_cannot_take_ends_the_connection_and_a_live_one_does_not() {
+    let (door, mut bridge, address) = start(Config::default()).await;
+    let (mut client, connection) = dial_with_will(address, &mut bridge, false, 0).await;
+    let payload = bytes::Bytes::from(vec![b'x'; 100]);
+    bridge.send(&Down::Live { connection, payload: payload.clone() });
+    client.write(&packet(0xc0, b"")).await;
+    assert_eq!(client.read().await.expect("PINGRESP").0, 0xd0);
+    bridge.send(&Down::Entry { connection, seq: 1, again: false, payload });
+    let (kind, body) = client.read().await.expect("a DISCONNECT");
+    assert_eq!((kind, body[0]), (0xe0, 0x95));
+    drop(client);
+    assert!(matches!(bridge.next().await, Up::Publish(will) if will.will));
+    assert!(matches!(bridge.next().await, Up::Close { connection: id, by_server: false, .. } if id == connection));
+    assert_eq!(door.stats().violations, 1);
+}
