@@ -87,7 +87,7 @@ struct Addresses {
 enum UserCommand {
     /// Add a user
     Add {
-        /// Usually a phone number in digits: [a-z0-9][a-z0-9._-]{0,63}
+        /// Usually a phone number in digits; else lower-case letters, digits, dot, underscore and hyphen, at most 64
         name: UserId,
     },
 }

@@ -84,7 +84,7 @@ impl<'a> Touched<'a> {
 }
 
 impl<S: Store> State<S> {
-    /// Settles the oldest journal rows, at most [`SLICE_CHANGES_MAX`] changes; `false`: there is nothing to settle.
+    /// Settles the oldest journal rows, at most 1,024 changes; `false`: there is nothing to settle.
     ///
     /// # Errors
     /// Nothing was settled; the journal still has everything.
