@@ -5,6 +5,9 @@
 pub mod memory;
 pub mod sqlite;
 
+#[cfg(test)]
+mod conformance;
+
 use std::sync::Arc;
 
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};

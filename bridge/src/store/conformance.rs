@@ -1,0 +1,291 @@
+//! One suite for every store. What the rules rely on is written down here, not in a store's own tests.
+
+use std::sync::Arc;
+
+use natter_protocol::{Chat, DeviceId, MessageId, Seq, UserId};
+
+use super::memory::Memory;
+use super::sqlite::Sqlite;
+use super::{Append, DeviceRow, MemberRow, Settlement, Store, StoreError, UserRow};
+use crate::change::{Accepted, Gap, Item, Message, Revoked, Row, Session};
+use crate::chat_key::ChatKey;
+
+/// A store, and how to close and open it again.
+trait Fixture {
+    type Store: Store;
+    fn store(&mut self) -> &mut Self::Store;
+    fn reopen(&mut self);
+}
+
+struct InMemory(Memory);
+
+impl Fixture for InMemory {
+    type Store = Memory;
+    fn store(&mut self) -> &mut Memory {
+        &mut self.0
+    }
+    fn reopen(&mut self) {
+        self.0 = self.0.clone();
+    }
+}
+
+struct OnDisk {
+    store: Option<Sqlite>,
+    dir: std::path::PathBuf,
+}
+
+impl OnDisk {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("natter-conformance-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut fixture = Self { store: None, dir };
+        fixture.reopen();
+        fixture
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.join("natter.db")
+    }
+}
+
+impl Drop for OnDisk {
+    fn drop(&mut self) {
+        self.store = None;
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Fixture for OnDisk {
+    type Store = Sqlite;
+    fn store(&mut self) -> &mut Sqlite {
+        self.store.as_mut().unwrap()
+    }
+    fn reopen(&mut self) {
+        self.store = None;
+        self.store = Some(Sqlite::open(&self.path()).unwrap());
+    }
+}
+
+macro_rules! suite {
+    ($($name:ident),+ $(,)?) => {
+        mod memory {
+            $(#[test] fn $name() { super::$name(&mut super::InMemory(Default::default())); })+
+        }
+        mod sqlite {
+            $(#[test] fn $name() { super::$name(&mut super::OnDisk::new(stringify!($name))); })+
+        }
+    };
+}
+
+suite!(
+    journal_rows_have_numbers_that_are_never_used_again,
+    a_settlement_is_what_is_read_afterwards,
+    a_body_stays_as_long_as_a_row_points_to_it,
+    inboxes_are_read_in_order_and_in_pages,
+    what_is_dropped_is_gone_up_to_there,
+    repeats_are_found_by_id_and_by_place,
+    sweeps_go_around_a_little_at_a_time,
+);
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+fn device(name: &str) -> DeviceId {
+    DeviceId::parse(name).unwrap()
+}
+
+fn id(name: &str) -> MessageId {
+    MessageId::parse(name).unwrap()
+}
+
+fn chat() -> ChatKey {
+    ChatKey::new(&user("alice"), &Chat::Direct(user("bob")))
+}
+
+fn message(n: u64) -> Arc<Message> {
+    let (from, body) = (user("alice"), Arc::from("\"type\":\"text\",\"text\":{\"body\":\"hi\"}"));
+    Arc::new(Message { chat: chat(), n, from, id: id(&format!("m{n}")), timestamp: 1_764_000_000 + n, body })
+}
+
+fn row(item: Item, at: u64) -> Row {
+    Row { at, only: None, except: None, item }
+}
+
+fn of(n: u64) -> Row {
+    row(Item::Message(message(n)), n)
+}
+
+fn accepted(n: u64, until: u64) -> Accepted {
+    Accepted { chat: chat(), n, timestamp: n, hash: [u8::try_from(n % 256).unwrap(); 16], until }
+}
+
+fn settle(store: &mut impl Store, settlement: Settlement) {
+    store.settle(0, &settlement).unwrap();
+}
+
+fn seqs(rows: &[(Seq, Row)]) -> Vec<Seq> {
+    rows.iter().map(|(seq, _)| *seq).collect()
+}
+
+fn journal_rows_have_numbers_that_are_never_used_again(fixture: &mut impl Fixture) {
+    assert_eq!(fixture.store().next_no(0).unwrap(), 1);
+    for no in 1..=3 {
+        assert!(matches!(fixture.store().append(0, no, &[1, 2, no as u8]), Append::Committed));
+    }
+    assert!(matches!(fixture.store().append(0, 2, b"another"), Append::Fenced), "row 2 is taken");
+    fixture.reopen();
+    assert_eq!(fixture.store().journal(0).unwrap(), [(1, vec![1, 2, 1]), (2, vec![1, 2, 2]), (3, vec![1, 2, 3])]);
+    settle(fixture.store(), Settlement { upto: 2, ..Settlement::default() });
+    assert_eq!(fixture.store().journal(0).unwrap(), [(3, vec![1, 2, 3])]);
+    settle(fixture.store(), Settlement { upto: 3, server_secs: 77, ..Settlement::default() });
+    fixture.reopen();
+    assert!(fixture.store().journal(0).unwrap().is_empty());
+    assert_eq!(fixture.store().next_no(0).unwrap(), 4);
+    assert_eq!(fixture.store().server_secs().unwrap(), 77);
+}
+
+fn a_settlement_is_what_is_read_afterwards(fixture: &mut impl Fixture) {
+    let (alice, phone) = (user("alice"), device("phone"));
+    let session = Session { device: Some(phone.clone()), expiry_secs: 60, gone_at: Some(9), held: vec![1, 65_535] };
+    let member = MemberRow { joined_n: 1, left_n: Some(9), delivered_n: 4, read_n: 3 };
+    settle(
+        fixture.store(),
+        Settlement {
+            users: vec![(alice.clone(), UserRow { last_seq: 7, settled_seq: 5 })],
+            devices: vec![(alice.clone(), phone.clone(), Some(DeviceRow { cursor: 3, active_at: 2 }))],
+            chats: vec![(chat(), 12)],
+            members: vec![(chat(), user("bob"), member)],
+            sessions: vec![(alice.clone(), "c".into(), Some(session.clone()))],
+            grants: vec![("1234567890123456".into(), alice.clone()); 2],
+            revoked: vec![
+                Revoked::Token(alice.clone(), "j".into()),
+                Revoked::Device(alice.clone(), phone.clone(), 5),
+                Revoked::User(alice.clone(), 6),
+            ],
+            ..Settlement::default()
+        },
+    );
+    fixture.reopen();
+    let store = fixture.store();
+    assert_eq!(store.user(&alice).unwrap(), Some(UserRow { last_seq: 7, settled_seq: 5 }));
+    assert_eq!(store.user(&user("nobody")).unwrap(), None);
+    assert_eq!(store.devices(&alice).unwrap(), [(phone.clone(), DeviceRow { cursor: 3, active_at: 2 })]);
+    assert_eq!(store.chat(&chat()).unwrap(), Some(12));
+    assert_eq!(store.members(&chat()).unwrap(), [(user("bob"), member)]);
+    assert_eq!(store.session(&alice, "c").unwrap(), Some(session.clone()));
+    assert_eq!(store.sessions(&alice).unwrap(), [("c".to_owned(), session)]);
+    assert_eq!(store.revoked().unwrap().len(), 3);
+    settle(
+        store,
+        Settlement {
+            devices: vec![(alice.clone(), phone, None)],
+            sessions: vec![(alice.clone(), "c".into(), None)],
+            ..Settlement::default()
+        },
+    );
+    assert!(store.devices(&alice).unwrap().is_empty() && store.session(&alice, "c").unwrap().is_none());
+}
+
+fn a_body_stays_as_long_as_a_row_points_to_it(fixture: &mut impl Fixture) {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let inbox = vec![(bob.clone(), 1, of(1)), (alice.clone(), 1, of(1))];
+    settle(fixture.store(), Settlement { messages: vec![message(1)], inbox, ..Settlement::default() });
+    fixture.reopen();
+    settle(fixture.store(), Settlement { gone: vec![(bob.clone(), 1), (bob.clone(), 99)], ..Settlement::default() });
+    assert_eq!(fixture.store().inbox(&alice, 0, 9).unwrap(), [(1, of(1))], "alice's row has its body");
+    settle(fixture.store(), Settlement { gone: vec![(alice.clone(), 1)], ..Settlement::default() });
+    assert!(fixture.store().inbox(&alice, 0, 9).unwrap().is_empty());
+    // A row that came back without its body would be an error: the body is gone with the last row.
+    settle(
+        fixture.store(),
+        Settlement { messages: vec![message(1)], inbox: vec![(bob.clone(), 2, of(1))], ..Settlement::default() },
+    );
+    assert_eq!(fixture.store().inbox(&bob, 0, 9).unwrap(), [(2, of(1))]);
+}
+
+fn inboxes_are_read_in_order_and_in_pages(fixture: &mut impl Fixture) {
+    let bob = user("bob");
+    let gap = Row {
+        only: Some(device("tablet")),
+        except: Some(device("phone")),
+        ..row(Item::Gap(Gap { from: 1, to: 2, lagged: true }), 3)
+    };
+    let mut inbox: Vec<_> = (1..=5).map(|n| (bob.clone(), n, of(n))).collect();
+    inbox.push((bob.clone(), 6, gap.clone()));
+    inbox.push((user("boba"), 1, row(Item::Gap(Gap { from: 9, to: 9, lagged: false }), 1)));
+    settle(fixture.store(), Settlement { messages: (1..=5).map(message).collect(), inbox, ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    assert_eq!(seqs(&store.inbox(&bob, 0, 3).unwrap()), [1, 2, 3]);
+    assert_eq!(seqs(&store.inbox(&bob, 3, 100).unwrap()), [4, 5, 6]);
+    assert_eq!(store.inbox(&bob, 5, 1).unwrap(), [(6, gap)]);
+    let places = store.inbox_places(&bob, 4, 6, 10).unwrap();
+    assert_eq!(places.iter().map(|place| place.seq).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!((&places[1].only, &places[1].except), (&Some(device("tablet")), &Some(device("phone"))));
+    assert_eq!(store.inbox_places(&bob, 0, 4, 2).unwrap().len(), 2);
+}
+
+fn what_is_dropped_is_gone_up_to_there(fixture: &mut impl Fixture) {
+    let (bob, alice) = (user("bob"), user("alice"));
+    let inbox = (1..=4).map(|n| (bob.clone(), n, of(n))).chain([(alice.clone(), 1, of(2))]).collect();
+    settle(fixture.store(), Settlement { messages: (1..=4).map(message).collect(), inbox, ..Settlement::default() });
+    settle(fixture.store(), Settlement { dropped: vec![(bob.clone(), 3)], ..Settlement::default() });
+    fixture.reopen();
+    assert_eq!(seqs(&fixture.store().inbox(&bob, 0, 9).unwrap()), [4]);
+    assert_eq!(fixture.store().inbox(&alice, 0, 9).unwrap(), [(1, of(2))], "another's row keeps the body");
+}
+
+fn repeats_are_found_by_id_and_by_place(fixture: &mut impl Fixture) {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let rows = vec![
+        (id("x"), alice.clone(), accepted(1, 9)),
+        (id("x"), bob.clone(), accepted(2, 9)),
+        (id("y"), alice.clone(), accepted(3, 9)),
+    ];
+    settle(fixture.store(), Settlement { accepted: rows, ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    assert_eq!(store.accepted(&id("x"), &alice).unwrap(), Some(accepted(1, 9)));
+    assert_eq!(store.accepted(&id("y"), &bob).unwrap(), None);
+    assert_eq!(store.accepted_by_id(&id("x"), 9).unwrap().len(), 2);
+    assert_eq!(store.accepted_by_id(&id("x"), 1).unwrap().len(), 1);
+    assert_eq!(store.newest_of(&chat(), &alice, 0, 9).unwrap(), Some((3, id("y"))));
+    assert_eq!(store.newest_of(&chat(), &alice, 0, 2).unwrap(), Some((1, id("x"))));
+    assert_eq!(store.newest_of(&chat(), &alice, 1, 2).unwrap(), None);
+}
+
+fn sweeps_go_around_a_little_at_a_time(fixture: &mut impl Fixture) {
+    let names = ["a", "b", "c"];
+    let inbox = names
+        .iter()
+        .flat_map(|name| {
+            (1..=2).map(move |n| (user(name), n, row(Item::Gap(Gap { from: n, to: n, lagged: false }), n)))
+        })
+        .collect();
+    let rows = (1..=5).map(|n| (id(&format!("m{n}")), user("a"), accepted(n, n))).collect();
+    settle(fixture.store(), Settlement { inbox, accepted: rows, ..Settlement::default() });
+    let store = fixture.store();
+    assert_eq!(store.oldest_rows(None, 2).unwrap(), [(user("a"), 1), (user("b"), 1)]);
+    assert_eq!(store.oldest_rows(Some(&user("b")), 2).unwrap(), [(user("c"), 1)]);
+    let next = store.sweep_accepted(None, 2, 4).unwrap();
+    assert_eq!(next, Some((id("m2"), user("a"))));
+    assert_eq!(store.accepted(&id("m2"), &user("a")).unwrap(), None);
+    assert!(store.accepted(&id("m3"), &user("a")).unwrap().is_some(), "not looked at yet");
+    let next = store.sweep_accepted(next, 9, 4).unwrap();
+    assert_eq!(next, None, "around");
+    assert_eq!(store.accepted(&id("m3"), &user("a")).unwrap(), None);
+    assert!(store.accepted(&id("m4"), &user("a")).unwrap().is_some(), "its time is not over");
+}
+
+#[test]
+fn a_database_of_another_version_is_refused_and_starts_are_counted() {
+    let mut fixture = OnDisk::new("version");
+    assert_eq!(fixture.store().next_boot().unwrap(), 1);
+    fixture.reopen();
+    assert_eq!(fixture.store().next_boot().unwrap(), 2);
+    fixture.store = None;
+    rusqlite::Connection::open(fixture.path()).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = Sqlite::open(&fixture.path()).map(|_| ()).unwrap_err();
+    assert!(matches!(&error, StoreError::Database(text) if text.contains("99")), "{error}");
+}
