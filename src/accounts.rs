@@ -381,4 +381,34 @@ mod tests {
         assert_eq!(verify(&json!({"iss": "https://evil.example"}), Some("k1")), Err(Denied::Bad));
         assert_eq!(verify(&json!({}), Some("k1")), Err(Denied::Bad));
     }
+
+    #[test]
+    fn a_trusted_public_key_is_no_secret_for_another_algorithm() {
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+        let rng = aws_lc_rs::rand::SystemRandom::new();
+        let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
+        let signing = EncodingKey::from_ec_der(pair.as_ref());
+        let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&signing, Algorithm::ES256).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jwks.json");
+        std::fs::write(&path, json!({ "keys": [jwk] }).to_string()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let trusted = crate::keys::load_trusted(&crate::config::Auth {
+            public_key_file: None,
+            algorithm: crate::config::KeyAlgorithm::EdDSA,
+            jwks_file: Some(path),
+            issuer: None,
+        });
+        let bench = bench_with(trusted.unwrap());
+        let public = bench.accounts.verifier.public_keys().pop().unwrap();
+        let verify =
+            |algorithm, key: &EncodingKey| bench.verify(&encode(&Header::new(algorithm), &good(), key).unwrap());
+        assert!(verify(Algorithm::ES256, &signing).is_ok());
+        for secret in [&public[..], &bytes[..]] {
+            assert_eq!(verify(Algorithm::HS256, &EncodingKey::from_secret(secret)), Err(Denied::Bad));
+        }
+        let mut changed = encode(&Header::new(Algorithm::ES256), &good(), &signing).unwrap();
+        changed.replace_range(..changed.find('.').unwrap(), &base64url(br#"{"alg":"EdDSA"}"#));
+        assert_eq!(bench.verify(&changed), Err(Denied::Bad));
+    }
 }

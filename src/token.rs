@@ -104,6 +104,12 @@ impl Verifier {
         Self { keys: keys.into_iter().map(with_validation).collect() }
     }
 
+    /// The bytes of the public keys, in their order.
+    #[cfg(test)]
+    pub(crate) fn public_keys(&self) -> Vec<Vec<u8>> {
+        self.keys.iter().map(|(key, _)| key.key.try_get_as_bytes().unwrap().to_vec()).collect()
+    }
+
     /// Checks signature, audience and times of `token` at `now` (Unix seconds).
     ///
     /// # Errors
