@@ -22,7 +22,7 @@ use crate::watchdog::{Health, Watchdog};
 /// How long the router may take to come up.
 const START_MAX: Duration = Duration::from_secs(5);
 /// One segment of a direction's log.
-const SEGMENT_BYTES: usize = 1024 * 1024;
+const SEGMENT_BYTES: usize = 256 * 1024;
 /// Segments of a direction's log. A reader that lags by more than all but one of them skips; two windows of payloads and as much again
 /// for topics and headers fit.
 const SEGMENTS: usize = 20;

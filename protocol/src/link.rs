@@ -242,8 +242,8 @@ pub struct Credit {
 
 /// Most frames unconfirmed in one direction. Half of what the router's log keeps of the smallest frames; see [`Window`].
 pub const WINDOW_FRAMES: u64 = 8 * 1024;
-/// Most bytes unconfirmed in one direction, not counting the reserve.
-pub const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
+/// Most bytes unconfirmed in one direction, not counting the reserve. The router keeps a multiple of it in memory, delivered or not.
+pub const WINDOW_BYTES: u64 = 1024 * 1024;
 
 /// How a side that sends keeps within what the router's log can hold: the log forgets by size, and a reader that falls behind skips
 /// silently. Ordinary frames go out while less than one window is unconfirmed; acknowledgements have a second window in reserve, so that
@@ -629,7 +629,8 @@ struct Writer(BytesMut);
 
 impl Writer {
     fn with_room(payload: usize) -> Self {
-        Self(BytesMut::with_capacity(payload + 112))
+        // Small frames are most of what the router's log keeps: no room is wasted on them.
+        Self(BytesMut::with_capacity(if payload == 0 { 32 } else { payload + 64 }))
     }
 
     fn head(&mut self, kind: u8, connection: ConnectionId) {
