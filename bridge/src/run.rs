@@ -70,7 +70,9 @@ impl<S: Store> Loop<S> {
         counters: Arc<Counters>,
     ) -> Self {
         let now = Instant::now();
-        let committed = (0..engine.unsettled()).map(|_| now).collect();
+        // What the last run left is old: settled first, or a server that is killed again and again would carry it for ever.
+        let before = now.checked_sub(SETTLE_AFTER).unwrap_or(now);
+        let committed = (0..engine.unsettled()).map(|_| before).collect();
         let clock = Clock { start: now, server_secs: engine.server_secs() };
         Self {
             engine,
