@@ -273,3 +273,52 @@ impl From<StoreError> for Error {
         Self::Store(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use natter_protocol::link::{Bell, LinkDown};
+
+    use super::*;
+    use crate::config::Limits;
+    use crate::store::memory::Memory;
+
+    struct Silence;
+
+    impl LinkSender for Silence {
+        fn send(&mut self, frames: &mut Vec<(Option<UserId>, Bytes)>) -> Result<(), LinkDown> {
+            frames.clear();
+            Ok(())
+        }
+    }
+
+    impl LinkReceiver for Silence {
+        fn receive(&mut self, _: Instant) -> Result<Option<(Option<UserId>, Bytes)>, LinkDown> {
+            Ok(None)
+        }
+
+        fn bell(&self) -> Bell {
+            Arc::new(|| {})
+        }
+    }
+
+    #[test]
+    fn what_the_last_run_left_is_settled_in_the_first_round() {
+        let mut engine = Engine::recover(Memory::default(), Limits::default(), Arc::default()).unwrap();
+        let now = Now { server_secs: 1, unix_secs: 1 };
+        let alice = UserId::parse("alice").unwrap();
+        engine.handle(Event::Request(0, Request::AddUser(alice)), now).unwrap();
+        engine.commit().unwrap();
+        // Killed before its second was over: the journal is all there is.
+        let engine = Engine::recover(engine.into_store(), Limits::default(), Arc::default()).unwrap();
+        assert_eq!(engine.unsettled(), 1);
+        let (_orders_tx, orders_rx) = sync_channel(1);
+        let mut looping = Loop::new(engine, Box::new(Silence), Box::new(Silence), orders_rx, Arc::default());
+        assert!(looping.next_wake() <= Instant::now(), "it does not even wait");
+        assert!(looping.gather().unwrap());
+        looping.work().unwrap();
+        looping.settle_if_due();
+        assert_eq!(looping.engine.unsettled(), 0);
+    }
+}
