@@ -14,6 +14,7 @@ use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, UserId, entry}
 
 use crate::change::{self, Change, Revoked};
 use crate::config::Limits;
+use crate::long_ack::LongAck;
 use crate::reader::{Reader, Viewer};
 use crate::state::State;
 use crate::stats::Counters;
@@ -119,6 +120,8 @@ pub struct Engine<S> {
     pub(crate) hungry: BTreeSet<UserId>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sweep: crate::expiry::Sweep,
+    /// Acknowledgements that go on in the next batch.
+    pub(crate) long_acks: VecDeque<LongAck>,
     log: u8,
     next_no: u64,
     delta: Vec<Change>,
@@ -148,6 +151,7 @@ impl<S: Store> Engine<S> {
             hungry: BTreeSet::new(),
             counters,
             sweep: crate::expiry::Sweep::default(),
+            long_acks: VecDeque::new(),
             log,
             next_no: 1,
             delta: Vec::new(),
@@ -191,7 +195,8 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn handle_up(&mut self, user: UserId, up: Up) -> Result<(), StoreError> {
+    pub(crate) fn handle_up(&mut self, user: UserId, up: Up) -> Result<(), StoreError> {
+        let Some(up) = self.wait_behind_long_ack(up) else { return Ok(()) };
         match up {
             Up::Open(connection, opening) => self.open(user, connection, opening),
             Up::Close { connection, expiry_secs, by_server: _ } => self.close(&user, connection, expiry_secs),
@@ -299,6 +304,15 @@ impl<S: Store> Engine<S> {
         self.connections.get(&connection).is_some_and(|connection| connection.deaf)
     }
 
+    /// Tells a connection "not now": it is closed, and nothing more of it is taken in.
+    pub(crate) fn not_now(&mut self, user: &UserId, id: ConnectionId, why: NotNow) {
+        if let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.deaf) {
+            connection.deaf = true;
+            Counters::add(&self.counters.not_now);
+            self.answer(user, Down::Close { connection: id, reason: why.mqtt_reason() });
+        }
+    }
+
     /// Whether the batch has anything to write.
     #[must_use]
     pub fn has_changes(&self) -> bool {
@@ -387,10 +401,16 @@ impl<S: Store> Engine<S> {
         Ok(settled)
     }
 
-    /// How many changes wait to be settled.
+    /// How many journal rows wait to be settled.
     #[must_use]
     pub fn unsettled(&self) -> usize {
         self.state.journal.len()
+    }
+
+    /// Whether dead rows wait to be purged by [`Engine::settle`].
+    #[must_use]
+    pub fn has_dead_rows(&self) -> bool {
+        !self.state.purge.is_empty()
     }
 
     /// The last server second that the store knows of.

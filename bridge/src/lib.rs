@@ -15,6 +15,7 @@ pub mod config;
 mod connection;
 pub mod engine;
 pub mod expiry;
+mod long_ack;
 pub mod reader;
 mod recipient;
 pub mod run;

@@ -14,8 +14,8 @@ use crate::reader::Reader;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
-/// Rows read at a time when an acknowledgement names a position instead of entries.
-const ACK_PAGE: usize = 500;
+/// Rows that an acknowledgement by position looks at in one batch.
+pub(crate) const ACK_PAGE: usize = 500;
 /// Bytes of a QoS 1 PUBLISH beside topic and payload: fixed header, two lengths, packet id, empty properties.
 const PUBLISH_OVERHEAD: usize = 1 + 4 + 2 + 2 + 1;
 
@@ -63,13 +63,13 @@ impl<S: Store> Engine<S> {
         self.delivered(user, messages)
     }
 
-    /// `{"ack":N}`: everything up to N is acknowledged.
+    /// `{"ack":N}`: everything up to N is acknowledged, a page of it now; `true`: that was all.
     pub(crate) fn ack_upto(
         &mut self,
         user: &UserId,
         device: &DeviceId,
         upto: Seq,
-    ) -> Result<Result<(), Refusal>, StoreError> {
+    ) -> Result<Result<bool, Refusal>, StoreError> {
         let known = self.state.user(user)?;
         let last_seq = known.last_seq;
         let Some(cursor) = known.devices.get(device).map(|row| row.cursor) else {
@@ -81,29 +81,29 @@ impl<S: Store> Engine<S> {
             let details = format!("ack: expected at most {last_seq}, the newest entry of the inbox, got {upto}");
             return Ok(Err(Refusal::new(Kind::InvalidValue, details)));
         }
-        let mut after = cursor;
-        while after < upto {
-            let mut rows = self.state.page(user, after, ACK_PAGE)?;
-            rows.retain(|(seq, _)| *seq <= upto);
-            let Some((last, _)) = rows.last() else { break };
-            after = *last;
-            let messages: Vec<_> = rows
-                .into_iter()
-                .filter(|(_, row)| row.is_for(device))
-                .filter_map(|(_, row)| match row.item {
-                    Item::Message(message) => Some((message, true)),
-                    _ => None,
-                })
-                .collect();
-            self.pass(user, device, after, &messages)?;
+        if upto <= cursor {
+            return Ok(Ok(true));
         }
-        if after < upto {
-            self.pass(user, device, upto, &[])?;
-        }
+        let mut rows = self.state.page(user, cursor, ACK_PAGE)?;
+        let is_page_full = rows.len() == ACK_PAGE;
+        rows.retain(|(seq, _)| *seq <= upto);
+        let seen = match rows.last() {
+            Some((last, _)) if is_page_full => *last,
+            _ => upto,
+        };
+        let messages: Vec<_> = rows
+            .into_iter()
+            .filter(|(_, row)| row.is_for(device))
+            .filter_map(|(_, row)| match row.item {
+                Item::Message(message) => Some((message, true)),
+                _ => None,
+            })
+            .collect();
+        self.pass(user, device, seen, &messages)?;
         if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
-            reader.passed(upto);
+            reader.passed(seen);
         }
-        Ok(Ok(()))
+        Ok(Ok(seen == upto))
     }
 
     /// `{"sync":true}`: the device begins if it is new, and its reader starts again at the cursor.

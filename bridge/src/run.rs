@@ -143,7 +143,14 @@ impl<S: Store> Loop<S> {
         if self.stopping {
             return Instant::now() + LAST_WAIT;
         }
-        let settle = self.committed.front().map(|at| (*at + SETTLE_AFTER).max(self.settle_not_before));
+        if self.engine.is_unfinished() {
+            return self.clock.start;
+        }
+        let settle = if self.engine.has_dead_rows() {
+            Some(self.settle_not_before)
+        } else {
+            self.committed.front().map(|at| (*at + SETTLE_AFTER).max(self.settle_not_before))
+        };
         settle.map_or(self.next_tick, |at| at.min(self.next_tick))
     }
 
@@ -196,7 +203,7 @@ impl<S: Store> Loop<S> {
     }
 
     fn decide(&mut self, now: Now) -> Result<(), CommitError> {
-        let mut outcome = Ok(());
+        let mut outcome = self.engine.go_on(now);
         for event in self.batch.drain(..) {
             if outcome.is_ok() {
                 outcome = self.engine.handle(event, now);
@@ -235,7 +242,8 @@ impl<S: Store> Loop<S> {
     fn settle_if_due(&mut self) {
         let now = Instant::now();
         let due = self.committed.front().is_some_and(|at| now.duration_since(*at) >= SETTLE_AFTER);
-        if now < self.settle_not_before || !(due || self.committed.len() > JOURNAL_ROWS_MAX) {
+        let due = due || self.engine.has_dead_rows() || self.committed.len() > JOURNAL_ROWS_MAX;
+        if now < self.settle_not_before || !due {
             return;
         }
         match self.engine.settle() {

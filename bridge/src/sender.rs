@@ -1,5 +1,6 @@
 //! The sender's part: what a device publishes becomes a message, a mark or a refusal.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use natter_protocol::error::{Kind, Refusal};
@@ -10,6 +11,7 @@ use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, e
 use crate::change::{Accepted, Change, Failed, Item as RowItem, Message, Place, Row, Tick};
 use crate::chat_key::ChatKey;
 use crate::engine::Engine;
+use crate::long_ack::LongAck;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
@@ -47,6 +49,15 @@ impl<S: Store> Engine<S> {
                 let id = if will { None } else { written.id.clone() };
                 (id.clone(), self.message(user, connection, packet, &device, id, stamp, written)?)
             }
+            Ok(Item::Ack(upto)) => match self.ack_upto(user, &device, upto)? {
+                Ok(true) => (None, Ok(Answer::Done)),
+                Ok(false) => {
+                    let (user, waiting) = (user.clone(), VecDeque::new());
+                    self.long_acks.push_back(LongAck { user, device, connection, packet, upto, waiting });
+                    return Ok(());
+                }
+                Err(refusal) => (None, Err(refusal)),
+            },
             Ok(item) => (None, self.command(user, &device, item)?.map(|()| Answer::Done)),
             Err(rejected) => (rejected.id, Err(rejected.refusal)),
         };
@@ -233,9 +244,9 @@ impl<S: Store> Engine<S> {
                 self.typing(user, &chat)?;
                 Ok(Ok(()))
             }
-            Item::Ack(upto) => self.ack_upto(user, device, upto),
             Item::Sync => self.sync(user, device),
-            Item::Message(_) => Ok(Ok(())),
+            // Taken care of before.
+            Item::Message(_) | Item::Ack(_) => Ok(Ok(())),
         }
     }
 

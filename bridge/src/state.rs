@@ -10,6 +10,7 @@ use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 
 use crate::change::{Accepted, Change, Item, Revoked, Row, Session, Tick};
 use crate::chat_key::ChatKey;
+use crate::settle::Purge;
 use crate::store::{DeviceRow, MemberRow, Store, StoreError};
 
 /// Users and conversations kept in memory without need; above it those that nobody uses are forgotten (and read again when asked for).
@@ -107,6 +108,10 @@ pub struct State<S> {
     pub revoked: Vec<Revoked>,
     /// Changes by journal row, oldest first: committed, not settled.
     pub(crate) journal: VecDeque<(u64, Vec<Change>)>,
+    /// The newest journal row that is settled, of those settled in this run.
+    pub(crate) settled_no: u64,
+    /// What is to be purged from the tables.
+    pub(crate) purge: Purge,
     users: HashMap<UserId, User>,
     chats: HashMap<ChatKey, Conversation>,
     accepted: HashMap<MessageId, Vec<(UserId, Accepted)>>,
@@ -123,6 +128,8 @@ impl<S: Store> State<S> {
             store,
             revoked: Vec::new(),
             journal: VecDeque::new(),
+            settled_no: 0,
+            purge: Purge::default(),
             users: HashMap::new(),
             chats: HashMap::new(),
             accepted: HashMap::new(),
@@ -138,12 +145,15 @@ impl<S: Store> State<S> {
     /// As [`State::recover`].
     pub fn reset(&mut self, log: u8) -> Result<(), StoreError> {
         self.journal.clear();
+        self.purge.clear();
         self.users.clear();
         self.chats.clear();
         self.accepted.clear();
         self.sessions.clear();
         self.revoked = self.store.revoked()?;
+        self.settled_no = self.store.next_no(log)? - 1;
         for (no, row) in self.store.journal(log)? {
+            self.settled_no = self.settled_no.min(no - 1);
             let changes = crate::change::decode(&row)
                 .map_err(|e| StoreError::Corrupt { expected: "a journal row", got: format!("row {no}: {e}") })?;
             for change in &changes {
@@ -171,7 +181,12 @@ impl<S: Store> State<S> {
                 user.settled_seq = row.settled_seq;
                 user.pushed = row.last_seq;
                 user.devices = self.store.devices(id)?.into_iter().collect();
-                user.stored = !self.store.inbox_places(id, 0, Seq::MAX >> 1, 1)?.is_empty();
+                let oldest = self.store.inbox_places(id, 0, Seq::MAX >> 1, 1)?;
+                user.stored = !oldest.is_empty();
+                if oldest.iter().any(|row| user.is_dead(row.seq, row.only.as_ref(), row.except.as_ref())) {
+                    // A purge was cut off by a crash.
+                    self.purge.add(id, 0, user.settled_seq);
+                }
             }
             self.users.insert(id.clone(), user);
         }
