@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use natter_protocol::link::{Down, Mode, Opening};
-use natter_protocol::{ConnectionId, DeviceId, UserId};
+use natter_protocol::{ConnectionId, DeviceId, Seq, UserId};
 
 use crate::change::{Change, Session};
 use crate::engine::{Connection, Engine};
@@ -223,8 +223,9 @@ impl<S: Store> Engine<S> {
             self.stop_reading(user, old)?;
             self.answer(user, Down::Close { connection: old, reason: TAKEN_OVER });
         }
-        let cursor = self.state.user(user)?.devices.get(device).map_or(0, |row| row.cursor);
-        let reader = Reader::new(device.clone(), id, client_id, receive_maximum, packet_bytes_max, cursor);
+        let row = self.state.user(user)?.devices.get(device).copied().unwrap_or_default();
+        let mut reader = Reader::new(device.clone(), id, client_id, receive_maximum, packet_bytes_max, row.cursor);
+        reader.next = row.position() + 1;
         self.readers.entry(user.clone()).or_default().push(reader);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.reading = Some((device.clone(), Mode::Device));
@@ -270,11 +271,11 @@ impl<S: Store> Engine<S> {
             let Some((idle, cursor)) = self.idle_device(user)? else { return Ok(false) };
             self.change(Change::DeviceGone { user: user.clone(), device: idle, cursor })?;
         }
-        let cursor = match smallest_cursor(self.state.user(user)?) {
-            Some(cursor) => cursor,
-            None => self.state.oldest_seq(user)?.saturating_sub(1),
+        let (cursor, offset) = match smallest_position(self.state.user(user)?) {
+            Some(position) => position,
+            None => self.state.start(user)?,
         };
-        self.change(Change::Device { user: user.clone(), device: device.clone(), cursor, at: now })?;
+        self.change(Change::Device { user: user.clone(), device: device.clone(), cursor, offset, at: now })?;
         Ok(true)
     }
 
@@ -287,7 +288,7 @@ impl<S: Store> Engine<S> {
             .iter()
             .filter(|(device, row)| !read.contains(device) && row.active_at + DEVICE_IDLE_SECS <= now)
             .min_by_key(|(_, row)| row.active_at)
-            .map(|(device, row)| (device.clone(), row.cursor)))
+            .map(|(device, row)| (device.clone(), row.position())))
     }
 
     /// A stored session resumes what it read last.
@@ -342,6 +343,6 @@ impl<S: Store> Engine<S> {
     }
 }
 
-fn smallest_cursor(user: &User) -> Option<u64> {
-    user.devices.values().map(|row| row.cursor).min()
+fn smallest_position(user: &User) -> Option<(Seq, u64)> {
+    user.devices.values().map(|row| (row.position(), row.offset)).min()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::{MessageId, Seq, UserId};
 
-use crate::change::{Change, Failed, Gap, Item, Message, Tick};
+use crate::change::{Change, Failed, Gap, Item, Message, Row, Tick};
 use crate::engine::Engine;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
@@ -44,49 +44,53 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// Drops the entries of an inbox that were made before `before`: devices that had not got them are told by a gap, senders by
-    /// `failed` if no device had.
+    /// Drops the entries of an inbox that were made before `before`.
     fn expire(&mut self, user: &UserId, before: u64) -> Result<(), StoreError> {
-        let floor = self.state.user(user)?.floor;
-        let rows = self.state.page(user, floor, ROWS_A_STEP)?;
-        let over: Vec<_> = rows.into_iter().take_while(|(_, row)| row.at < before).collect();
-        let (Some((first, _)), Some((upto, _))) = (over.first(), over.last()) else { return Ok(()) };
-        let (first, upto) = (*first, *upto);
+        let floor = self.state.user(user)?.floor();
+        let mut rows = self.state.page(user, floor, ROWS_A_STEP)?;
+        let over = rows.iter().take_while(|(_, row)| row.at < before).count();
+        rows.truncate(over);
+        self.drop_rows(user, rows, false)
+    }
 
+    /// Drops the oldest rows of an inbox: devices that had not got them are told by a gap, senders by `failed` if no device had.
+    pub(crate) fn drop_rows(&mut self, user: &UserId, rows: Vec<(Seq, Row)>, lagged: bool) -> Result<(), StoreError> {
+        let (Some((first, _)), Some((upto, last))) = (rows.first(), rows.last()) else { return Ok(()) };
+        let (first, upto, offset) = (*first, *upto, last.offset);
         let mut gaps: BTreeMap<natter_protocol::DeviceId, (Seq, Seq)> = BTreeMap::new();
-        for (device, row) in &self.state.user(user)?.devices {
+        for (device, known) in &self.state.user(user)?.devices {
             let mut missed =
-                over.iter().filter(|(seq, entry)| *seq > row.cursor && entry.is_for(device)).map(|(seq, _)| *seq);
+                rows.iter().filter(|(seq, row)| *seq > known.position() && row.is_for(device)).map(|(seq, _)| *seq);
             if let Some(from) = missed.next() {
                 gaps.insert(device.clone(), (from, missed.next_back().unwrap_or(from)));
             }
         }
-        let messages: Vec<_> = over
-            .iter()
-            .filter_map(|(_, row)| match &row.item {
-                Item::Message(message) => Some(std::sync::Arc::clone(message)),
-                _ => None,
-            })
-            .collect();
-        self.change(Change::Dropped { user: user.clone(), upto })?;
-        Counters::add_many(&self.counters.expired, over.len() as u64);
-        tracing::debug!(%user, first, upto, "entries expired");
+        self.change(Change::Dropped { user: user.clone(), upto, offset })?;
+        Counters::add_many(&self.counters.expired, rows.len() as u64);
+        tracing::debug!(%user, first, upto, lagged, "entries dropped");
         for (device, (from, to)) in gaps {
-            self.notice(user, Some(device), None, Item::Gap(Gap { from, to, lagged: false }))?;
+            self.put_notice(user, Some(device), None, Item::Gap(Gap { from, to, lagged }))?;
         }
-        for message in messages {
-            self.tell_expired(user, &message)?;
+        for (_, row) in rows {
+            if let Item::Message(message) = row.item {
+                self.tell_expired(user, &message, lagged)?;
+            }
         }
         Ok(())
     }
 
-    fn tell_expired(&mut self, user: &UserId, message: &Message) -> Result<(), StoreError> {
+    fn tell_expired(&mut self, user: &UserId, message: &Message, lagged: bool) -> Result<(), StoreError> {
         let own = message.from == *user;
         if own || self.state.chat(&message.chat)?.mark(user, Tick::Delivered) >= message.n {
             return Ok(());
         }
         let days = self.limits.entry_ttl_secs / 86_400;
-        let refusal = Refusal::new(Kind::Expired, format!("expected a device of {user} within {days} days, got none"));
+        let details = if lagged {
+            format!("expected a device of {user} before too much else had come, got none")
+        } else {
+            format!("expected a device of {user} within {days} days, got none")
+        };
+        let refusal = Refusal::new(Kind::Expired, details);
         let at = Some((message.chat.clone(), message.n, user.clone(), self.now.unix_secs));
         let failed = Failed { at, ..Failed::refused(Some(message.id.clone()), &refusal) };
         self.notice(&message.from, None, None, Item::Failed(failed))?;

@@ -16,6 +16,7 @@ mod connection;
 pub mod engine;
 pub mod expiry;
 mod long_ack;
+pub mod quota;
 pub mod reader;
 mod recipient;
 pub mod run;
@@ -36,6 +37,7 @@ use natter_protocol::link::{Bell, LinkDown, LinkReceiver, LinkSender, Window};
 use tokio::sync::oneshot;
 
 pub use config::{Config, Limits};
+pub use quota::Amount;
 pub use stats::Stats;
 
 use engine::{CommitError, Engine, Event, Now, Released, Reply, Request};

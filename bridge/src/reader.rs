@@ -42,6 +42,8 @@ pub struct InFlight {
     pub taken: bool,
     /// The message in it.
     pub message: Option<Arc<Message>>,
+    /// Its position in bytes of the inbox.
+    pub offset: u64,
     bytes: usize,
     acknowledged: bool,
     stub: bool,
@@ -96,8 +98,8 @@ impl Reader {
     }
 
     /// An entry went out.
-    pub fn sent(&mut self, seq: Seq, bytes: usize, message: Option<Arc<Message>>, stub: bool) {
-        self.in_flight.push_back(InFlight { seq, taken: false, message, bytes, acknowledged: false, stub });
+    pub fn sent(&mut self, seq: Seq, offset: u64, bytes: usize, message: Option<Arc<Message>>, stub: bool) {
+        self.in_flight.push_back(InFlight { seq, taken: false, message, offset, bytes, acknowledged: false, stub });
         self.bytes += bytes;
         self.prev = seq;
         self.next = seq + 1;
@@ -169,7 +171,7 @@ mod tests {
     fn the_cursor_moves_over_the_acknowledged_prefix() {
         let mut reader = reader(10);
         for seq in 5..9 {
-            reader.sent(seq, 100, None, false);
+            reader.sent(seq, 0, 100, None, false);
         }
         assert!(seqs(&reader.acknowledged(6, true)).is_empty());
         assert_eq!(seqs(&reader.acknowledged(5, true)), [5, 6]);
@@ -184,10 +186,10 @@ mod tests {
         let mut reader = reader(2);
         assert_eq!(reader.room(), 2);
         assert!(!reader.must_wait(5, WINDOW_BYTES * 2));
-        reader.sent(5, WINDOW_BYTES * 2, None, false);
+        reader.sent(5, 0, WINDOW_BYTES * 2, None, false);
         assert_eq!(reader.room(), 0);
         reader.acknowledged(5, true);
-        reader.sent(6, 10, None, false);
+        reader.sent(6, 0, 10, None, false);
         assert_eq!(reader.room(), 1);
         assert!(reader.must_wait(7, WINDOW_BYTES));
     }
@@ -195,7 +197,7 @@ mod tests {
     #[test]
     fn a_packet_id_in_flight_is_not_used_twice() {
         let mut reader = reader(10);
-        reader.sent(5, 10, None, false);
+        reader.sent(5, 0, 10, None, false);
         assert!(!reader.must_wait(6, 10));
         assert!(reader.must_wait(5 + 65_535, 10));
         assert!(!reader.must_wait(6 + 65_535, 10));
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn a_stub_that_is_acknowledged_was_not_taken() {
         let mut reader = reader(10);
-        reader.sent(5, 10, None, true);
+        reader.sent(5, 0, 10, None, true);
         let passed = reader.acknowledged(5, true);
         assert!(passed.iter().all(|entry| !entry.taken));
     }

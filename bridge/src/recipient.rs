@@ -41,7 +41,7 @@ impl<S: Store> Engine<S> {
         let Some(reader) = reader else { return Ok(()) };
         let passed = reader.acknowledged(seq, taken);
         let device = reader.device.clone();
-        let Some(upto) = passed.last().map(|entry| entry.seq) else { return Ok(()) };
+        let Some(upto) = passed.last().map(|entry| (entry.seq, entry.offset)) else { return Ok(()) };
         let messages: Vec<_> = passed.into_iter().filter_map(|entry| Some((entry.message?, entry.taken))).collect();
         self.pass(user, &device, upto, &messages)
     }
@@ -51,12 +51,12 @@ impl<S: Store> Engine<S> {
         &mut self,
         user: &UserId,
         device: &DeviceId,
-        upto: Seq,
+        (upto, offset): (Seq, u64),
         messages: &[(Arc<Message>, bool)],
     ) -> Result<(), StoreError> {
         let from = self.state.user(user)?.devices.get(device).map_or(upto, |row| row.cursor);
         if from < upto {
-            self.change(Change::Cursor { user: user.clone(), device: device.clone(), from, upto })?;
+            self.change(Change::Cursor { user: user.clone(), device: device.clone(), from, upto, offset })?;
         }
         Counters::add_many(&self.counters.acknowledged, messages.len() as u64);
         self.hungry.insert(user.clone());
@@ -88,8 +88,8 @@ impl<S: Store> Engine<S> {
         let is_page_full = rows.len() == ACK_PAGE;
         rows.retain(|(seq, _)| *seq <= upto);
         let seen = match rows.last() {
-            Some((last, _)) if is_page_full => *last,
-            _ => upto,
+            Some((last, row)) if is_page_full => (*last, row.offset),
+            last => (upto, last.map_or(0, |(_, row)| row.offset)),
         };
         let messages: Vec<_> = rows
             .into_iter()
@@ -101,9 +101,9 @@ impl<S: Store> Engine<S> {
             .collect();
         self.pass(user, device, seen, &messages)?;
         if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
-            reader.passed(seen);
+            reader.passed(seen.0);
         }
-        Ok(Ok(seen == upto))
+        Ok(Ok(seen.0 == upto))
     }
 
     /// `{"sync":true}`: the device begins if it is new, and its reader starts again at the cursor.
@@ -112,9 +112,10 @@ impl<S: Store> Engine<S> {
             let details = format!("sync: expected at most {} devices, got one more", self.limits.devices_max);
             return Ok(Err(Refusal::new(Kind::Quota, details)));
         }
-        let cursor = self.state.user(user)?.devices.get(device).map_or(0, |row| row.cursor);
+        let row = self.state.user(user)?.devices.get(device).copied().unwrap_or_default();
         if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
-            reader.rewind(cursor);
+            reader.rewind(row.cursor);
+            reader.next = row.position() + 1;
         }
         self.hungry.insert(user.clone());
         Ok(Ok(()))
@@ -308,7 +309,7 @@ impl<S: Store> Engine<S> {
             None => (false, seq),
         };
         debug_assert!(seq <= newest, "an entry beyond the newest position");
-        reader.sent(seq, payload.len(), message, stub);
+        reader.sent(seq, row.offset, payload.len(), message, stub);
         Counters::add(&self.counters.entries);
         let down = Down::Entry { connection: reader.connection, seq, again, payload: Bytes::from(payload) };
         let frame = down.encode();

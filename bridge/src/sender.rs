@@ -132,6 +132,7 @@ impl<S: Store> Engine<S> {
             }
         };
         let chat = ChatKey::new(user, &written.to);
+        ruled!(self.inbox_takes(&recipient, &chat));
         let referred = match &written.reference {
             Some(reference) => {
                 let seen = reference.chat.as_ref().is_none_or(|named| *named == written.to);
@@ -155,18 +156,20 @@ impl<S: Store> Engine<S> {
             timestamp: self.now.unix_secs,
             body: Arc::from(body),
         });
-        let mut places = vec![self.place(&recipient, None, None)?];
+        let mut places = vec![self.place(&recipient, None, None, message.bytes())?];
         if recipient != *user && self.state.user(user)?.devices.keys().any(|other| other != device) {
             // The sender's other devices show it too.
-            places.push(self.place(user, None, Some(device.clone()))?);
+            places.push(self.place(user, None, Some(device.clone()), message.bytes())?);
         }
-        for place in &places {
-            self.hungry.insert(place.user.clone());
-        }
+        let users: Vec<UserId> = places.iter().map(|place| place.user.clone()).collect();
         let timestamp = message.timestamp;
         let at = self.now.server_secs;
         let accepted = Accepted { chat: message.chat.clone(), n, timestamp, hash, until: at };
         self.change(Change::Message { message, hash, at, grant, places })?;
+        for place in users {
+            self.keep_lag_bounded(&place)?;
+            self.hungry.insert(place);
+        }
         Ok(Ok(Accept::New(id, accepted)))
     }
 
@@ -176,9 +179,10 @@ impl<S: Store> Engine<S> {
         user: &UserId,
         only: Option<DeviceId>,
         except: Option<DeviceId>,
+        bytes: u64,
     ) -> Result<Place, StoreError> {
-        let seq = self.state.user(user)?.last_seq + 1;
-        Ok(Place { user: user.clone(), seq, only, except })
+        let known = self.state.user(user)?;
+        Ok(Place { user: user.clone(), seq: known.last_seq + 1, offset: known.last_offset + bytes, only, except })
     }
 
     /// Puts a notice into an inbox.
@@ -188,9 +192,21 @@ impl<S: Store> Engine<S> {
         only: Option<DeviceId>,
         except: Option<DeviceId>,
         item: RowItem,
+    ) -> Result<(), StoreError> {
+        self.put_notice(user, only, except, item)?;
+        self.keep_lag_bounded(user)
+    }
+
+    /// As [`Engine::notice`], whatever is there already.
+    pub(crate) fn put_notice(
+        &mut self,
+        user: &UserId,
+        only: Option<DeviceId>,
+        except: Option<DeviceId>,
+        item: RowItem,
     ) -> Result<Seq, StoreError> {
-        let Place { seq, .. } = self.place(user, None, None)?;
-        let row = Row { at: self.now.server_secs, only, except, item };
+        let Place { seq, offset, .. } = self.place(user, None, None, item.bytes())?;
+        let row = Row { at: self.now.server_secs, offset, only, except, item };
         self.change(Change::Notice { user: user.clone(), seq, row })?;
         self.hungry.insert(user.clone());
         Ok(seq)

@@ -107,7 +107,7 @@ impl<'a> Touched<'a> {
             }
             // The receipt it speaks of was settled with its own row, or is still to come with it.
             Change::Merged { .. } => {}
-            Change::Cursor { user, device, from, upto } => {
+            Change::Cursor { user, device, from, upto, .. } | Change::Skipped { user, device, from, upto, .. } => {
                 self.devices.insert((user, device));
                 self.passed.push((user, *from, *upto));
             }
@@ -115,7 +115,7 @@ impl<'a> Touched<'a> {
                 self.chats.insert(chat);
                 self.members.insert((chat, member));
             }
-            Change::Dropped { user, upto } => {
+            Change::Dropped { user, upto, .. } => {
                 let dropped = self.dropped.entry(user).or_default();
                 *dropped = (*dropped).max(*upto);
             }
@@ -207,7 +207,11 @@ impl<S: Store> State<S> {
         for id in &touched.users {
             let newest = touched.rows.range((*id, 0)..=(*id, Seq::MAX)).next_back().map_or(0, |(_, seq)| *seq);
             let user = self.user(id)?;
-            let row = crate::store::UserRow { last_seq: user.last_seq, settled_seq: user.settled_seq.max(newest) };
+            let row = crate::store::UserRow {
+                last_seq: user.last_seq,
+                settled_seq: user.settled_seq.max(newest),
+                last_offset: user.last_offset,
+            };
             settlement.users.push(((*id).clone(), row));
         }
         for (id, device) in &touched.devices {

@@ -49,6 +49,8 @@ pub struct UserRow {
     pub last_seq: Seq,
     /// Everything up to here is settled or gone; what is above lives in the journal.
     pub settled_seq: Seq,
+    /// Bytes ever given in the inbox.
+    pub last_offset: u64,
 }
 
 /// What a device is in the tables.
@@ -56,8 +58,20 @@ pub struct UserRow {
 pub struct DeviceRow {
     /// Everything up to here is acknowledged.
     pub cursor: Seq,
+    /// Everything up to here will not come: the device lagged too far behind.
+    pub skipped: Seq,
+    /// Where it stands, in bytes of the inbox.
+    pub offset: u64,
     /// Server second of the last time a reader came.
     pub active_at: u64,
+}
+
+impl DeviceRow {
+    /// Everything up to here is behind the device, acknowledged or skipped.
+    #[must_use]
+    pub fn position(&self) -> Seq {
+        self.cursor.max(self.skipped)
+    }
 }
 
 /// A member of a conversation, in the tables.
@@ -78,6 +92,8 @@ pub struct MemberRow {
 pub struct InboxPlace {
     /// The position.
     pub seq: Seq,
+    /// The same in bytes.
+    pub offset: u64,
     /// Meant for that device only.
     pub only: Option<DeviceId>,
     /// Meant for every device but that.

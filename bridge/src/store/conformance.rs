@@ -109,7 +109,7 @@ fn message(n: u64) -> Arc<Message> {
 }
 
 fn row(item: Item, at: u64) -> Row {
-    Row { at, only: None, except: None, item }
+    Row { at, offset: at * 100, only: None, except: None, item }
 }
 
 fn of(n: u64) -> Row {
@@ -152,8 +152,12 @@ fn a_settlement_is_what_is_read_afterwards(fixture: &mut impl Fixture) {
     settle(
         fixture.store(),
         Settlement {
-            users: vec![(alice.clone(), UserRow { last_seq: 7, settled_seq: 5 })],
-            devices: vec![(alice.clone(), phone.clone(), Some(DeviceRow { cursor: 3, active_at: 2 }))],
+            users: vec![(alice.clone(), UserRow { last_seq: 7, settled_seq: 5, last_offset: 900 })],
+            devices: vec![(
+                alice.clone(),
+                phone.clone(),
+                Some(DeviceRow { cursor: 3, skipped: 4, offset: 500, active_at: 2 }),
+            )],
             chats: vec![(chat(), 12)],
             members: vec![(chat(), user("bob"), member)],
             sessions: vec![(alice.clone(), "c".into(), Some(session.clone()))],
@@ -168,9 +172,12 @@ fn a_settlement_is_what_is_read_afterwards(fixture: &mut impl Fixture) {
     );
     fixture.reopen();
     let store = fixture.store();
-    assert_eq!(store.user(&alice).unwrap(), Some(UserRow { last_seq: 7, settled_seq: 5 }));
+    assert_eq!(store.user(&alice).unwrap(), Some(UserRow { last_seq: 7, settled_seq: 5, last_offset: 900 }));
     assert_eq!(store.user(&user("nobody")).unwrap(), None);
-    assert_eq!(store.devices(&alice).unwrap(), [(phone.clone(), DeviceRow { cursor: 3, active_at: 2 })]);
+    assert_eq!(
+        store.devices(&alice).unwrap(),
+        [(phone.clone(), DeviceRow { cursor: 3, skipped: 4, offset: 500, active_at: 2 })]
+    );
     assert_eq!(store.chat(&chat()).unwrap(), Some(12));
     assert_eq!(store.members(&chat()).unwrap(), [(user("bob"), member)]);
     assert_eq!(store.session(&alice, "c").unwrap(), Some(session.clone()));
@@ -221,7 +228,7 @@ fn inboxes_are_read_in_order_and_in_pages(fixture: &mut impl Fixture) {
     assert_eq!(seqs(&store.inbox(&bob, 3, 100).unwrap()), [4, 5, 6]);
     assert_eq!(store.inbox(&bob, 5, 1).unwrap(), [(6, gap)]);
     let places = store.inbox_places(&bob, 4, 6, 10).unwrap();
-    assert_eq!(places.iter().map(|place| place.seq).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!(places.iter().map(|place| (place.seq, place.offset)).collect::<Vec<_>>(), [(5, 500), (6, 300)]);
     assert_eq!((&places[1].only, &places[1].except), (&Some(device("tablet")), &Some(device("phone"))));
     assert_eq!(store.inbox_places(&bob, 0, 4, 2).unwrap().len(), 2);
 }

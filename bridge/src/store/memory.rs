@@ -137,7 +137,14 @@ impl Store for Memory {
         limit: usize,
     ) -> Result<Vec<InboxPlace>, StoreError> {
         let rows = self.rows(user, after, upto).take(limit);
-        Ok(rows.map(|(seq, row)| InboxPlace { seq, only: row.only.clone(), except: row.except.clone() }).collect())
+        Ok(rows
+            .map(|(seq, row)| InboxPlace {
+                seq,
+                offset: row.offset,
+                only: row.only.clone(),
+                except: row.except.clone(),
+            })
+            .collect())
     }
 
     fn chat(&mut self, chat: &ChatKey) -> Result<Option<N>, StoreError> {

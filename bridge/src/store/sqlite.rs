@@ -11,7 +11,7 @@ use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
 use crate::chat_key::ChatKey;
 
 /// The schema this program writes.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Older SQLite can lose a WAL reset (the race fixed in 3.51.3).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// Statements kept prepared.
@@ -77,6 +77,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
             // The schema and its number come in one transaction: an interrupted start leaves an empty file.
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(include_str!("schema.sql"))?;
+            transaction.execute_batch(include_str!("schema-2.sql"))?;
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
             Ok(())
@@ -169,20 +170,32 @@ impl Store for Sqlite {
 
     fn user(&mut self, user: &UserId) -> Result<Option<UserRow>, StoreError> {
         let mut statement =
-            self.connection.prepare_cached("SELECT last_seq, settled_seq FROM users WHERE name = ?1")?;
+            self.connection.prepare_cached("SELECT last_seq, settled_seq, last_offset FROM users WHERE name = ?1")?;
         Ok(statement
             .query_row([user.as_str()], |row| {
-                Ok(UserRow { last_seq: unsigned(row, 0)?, settled_seq: unsigned(row, 1)? })
+                Ok(UserRow {
+                    last_seq: unsigned(row, 0)?,
+                    settled_seq: unsigned(row, 1)?,
+                    last_offset: unsigned(row, 2)?,
+                })
             })
             .optional()?)
     }
 
     fn devices(&mut self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT device, cursor, active_at FROM devices WHERE user = ?1 ORDER BY device")?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT device, cursor, active_at, skipped, offset FROM devices WHERE user = ?1 ORDER BY device",
+        )?;
         let rows = statement.query_map([user.as_str()], |row| {
-            Ok((row.get::<_, String>(0)?, DeviceRow { cursor: unsigned(row, 1)?, active_at: unsigned(row, 2)? }))
+            Ok((
+                row.get::<_, String>(0)?,
+                DeviceRow {
+                    cursor: unsigned(row, 1)?,
+                    active_at: unsigned(row, 2)?,
+                    skipped: unsigned(row, 3)?,
+                    offset: unsigned(row, 4)?,
+                },
+            ))
         })?;
         rows.map(|row| {
             let (name, row) = row?;
@@ -193,7 +206,7 @@ impl Store for Sqlite {
 
     fn inbox(&mut self, user: &UserId, after: Seq, limit: usize) -> Result<Vec<(Seq, Row)>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT i.seq, i.at, i.only_device, i.except_device, i.chat, i.n, i.item, m.sender, m.id, m.timestamp, m.body
+            "SELECT i.seq, i.at, i.only_device, i.except_device, i.chat, i.n, i.item, m.sender, m.id, m.timestamp, m.body, i.offset
              FROM inbox i LEFT JOIN messages m ON m.chat = i.chat AND m.n = i.n
              WHERE i.user = ?1 AND i.seq > ?2 ORDER BY i.seq LIMIT ?3",
         )?;
@@ -221,7 +234,13 @@ impl Store for Sqlite {
             };
             out.push((
                 seq,
-                Row { at: unsigned(row, 1)?, only: device(row.get(2)?)?, except: device(row.get(3)?)?, item },
+                Row {
+                    at: unsigned(row, 1)?,
+                    offset: unsigned(row, 11)?,
+                    only: device(row.get(2)?)?,
+                    except: device(row.get(3)?)?,
+                    item,
+                },
             ));
         }
         Ok(out)
@@ -235,12 +254,13 @@ impl Store for Sqlite {
         limit: usize,
     ) -> Result<Vec<InboxPlace>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT seq, only_device, except_device FROM inbox WHERE user = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4",
+            "SELECT seq, only_device, except_device, offset FROM inbox WHERE user = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4",
         )?;
         let mut rows = statement.query(params![user.as_str(), number(after), number(upto), number(limit as u64)])?;
         let mut out = Vec::new();
         while let Some(row) = rows.next()? {
-            out.push(InboxPlace { seq: unsigned(row, 0)?, only: device(row.get(1)?)?, except: device(row.get(2)?)? });
+            let (only, except) = (device(row.get(1)?)?, device(row.get(2)?)?);
+            out.push(InboxPlace { seq: unsigned(row, 0)?, offset: unsigned(row, 3)?, only, except });
         }
         Ok(out)
     }
@@ -408,17 +428,25 @@ impl Store for Sqlite {
 
 fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Result<(), StoreError> {
     for (user, row) in &settlement.users {
-        t.prepare_cached("INSERT OR REPLACE INTO users VALUES (?1, ?2, ?3)")?.execute(params![
+        t.prepare_cached("INSERT OR REPLACE INTO users VALUES (?1, ?2, ?3, ?4)")?.execute(params![
             user.as_str(),
             number(row.last_seq),
-            number(row.settled_seq)
+            number(row.settled_seq),
+            number(row.last_offset)
         ])?;
     }
     for (user, device, row) in &settlement.devices {
         match row {
-            Some(row) => t
-                .prepare_cached("INSERT OR REPLACE INTO devices VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![user.as_str(), device.as_str(), number(row.cursor), number(row.active_at)])?,
+            Some(row) => {
+                t.prepare_cached("INSERT OR REPLACE INTO devices VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+                    user.as_str(),
+                    device.as_str(),
+                    number(row.cursor),
+                    number(row.active_at),
+                    number(row.skipped),
+                    number(row.offset)
+                ])?
+            }
             None => t
                 .prepare_cached("DELETE FROM devices WHERE user = ?1 AND device = ?2")?
                 .execute(params![user.as_str(), device.as_str()])?,
@@ -527,7 +555,7 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
 }
 
 fn write_inbox_row(t: &Transaction<'_>, user: &UserId, seq: Seq, row: &Row) -> Result<(), StoreError> {
-    let mut statement = t.prepare_cached("INSERT OR REPLACE INTO inbox VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    let mut statement = t.prepare_cached("INSERT OR REPLACE INTO inbox VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
     let (chat, n, item) = match &row.item {
         Item::Message(message) => (Some(message.chat.as_str()), Some(number(message.n)), None),
         item => {
@@ -543,7 +571,8 @@ fn write_inbox_row(t: &Transaction<'_>, user: &UserId, seq: Seq, row: &Row) -> R
         row.except.as_ref().map(DeviceId::as_str),
         chat,
         n,
-        item
+        item,
+        number(row.offset)
     ])?;
     Ok(())
 }
