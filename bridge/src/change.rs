@@ -351,6 +351,15 @@ pub enum Change {
         /// The same in bytes.
         offset: u64,
     },
+    /// A device could not take a message: it stays readable for its user beyond the inbox.
+    Kept {
+        /// Whose.
+        user: UserId,
+        /// The message.
+        message: Arc<Message>,
+        /// Until this server second.
+        until: u64,
+    },
     /// A session is stored as this.
     Session {
         /// Whose.
@@ -427,6 +436,7 @@ impl Change {
             | Self::Merged { user, .. }
             | Self::Cursor { user, .. }
             | Self::Skipped { user, .. }
+            | Self::Kept { user, .. }
             | Self::Dropped { user, .. }
             | Self::Session { user, .. }
             | Self::SessionGone { user, .. } => user.slot(),

@@ -12,13 +12,15 @@ use natter_protocol::error::{Kind, NotNow, Refusal};
 use natter_protocol::link::{Answer, Dialect, Down, Mode, Packet, Up, Window};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, UserId, entry};
 
-use crate::change::{self, Change, Revoked};
+use crate::change::{self, Change, Message, Revoked};
+use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::long_ack::LongAck;
 use crate::reader::{Reader, Viewer};
 use crate::state::State;
 use crate::stats::Counters;
 use crate::store::{Append, Store, StoreError};
+use crate::stuck::StuckEntries;
 
 /// What time it is, as the driver says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +121,7 @@ pub struct Engine<S> {
     /// Users whose readers may have something to get.
     pub(crate) hungry: BTreeSet<UserId>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) stuck: StuckEntries,
     pub(crate) sweep: crate::expiry::Sweep,
     /// Acknowledgements that go on in the next batch.
     pub(crate) long_acks: VecDeque<LongAck>,
@@ -150,6 +153,7 @@ impl<S: Store> Engine<S> {
             swaps: HashMap::new(),
             hungry: BTreeSet::new(),
             counters,
+            stuck: StuckEntries::default(),
             sweep: crate::expiry::Sweep::default(),
             long_acks: VecDeque::new(),
             log,
@@ -199,7 +203,7 @@ impl<S: Store> Engine<S> {
         let Some(up) = self.wait_behind_long_ack(up) else { return Ok(()) };
         match up {
             Up::Open(connection, opening) => self.open(user, connection, opening),
-            Up::Close { connection, expiry_secs, by_server: _ } => self.close(&user, connection, expiry_secs),
+            Up::Close { connection, expiry_secs, by_server } => self.close(&user, connection, expiry_secs, by_server),
             Up::Publish(publication) => self.publish(&user, publication),
             Up::Refused { connection, packet, kind, details } => {
                 self.refused_by_door(&user, connection, packet, Refusal::new(kind, details));
@@ -405,6 +409,14 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub fn unsettled(&self) -> usize {
         self.state.journal.len()
+    }
+
+    /// A message that stays readable for `user` beyond the inbox, because a device could not take its entry.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn kept(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError> {
+        self.state.kept(user, chat, n)
     }
 
     /// Whether dead rows wait to be purged by [`Engine::settle`].

@@ -41,7 +41,7 @@ impl<S: Store> Engine<S> {
         }
         self.sweep.accepted =
             self.state.store.sweep_accepted(self.sweep.accepted.take(), ACCEPTED_A_STEP, now.server_secs)?;
-        Ok(())
+        self.state.store.sweep_kept(ROWS_A_STEP, now.server_secs)
     }
 
     /// Drops the entries of an inbox that were made before `before`.

@@ -25,6 +25,7 @@ mod settle;
 pub mod state;
 pub mod stats;
 pub mod store;
+mod stuck;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

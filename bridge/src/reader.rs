@@ -29,6 +29,8 @@ pub struct Reader {
     pub next: Seq,
     /// The position sent last on this connection, at first the device's cursor.
     pub prev: Seq,
+    /// An entry that the client did not survive again and again: it goes out as a stub.
+    pub stub_at: Option<Seq>,
     in_flight: VecDeque<InFlight>,
     bytes: usize,
 }
@@ -46,7 +48,8 @@ pub struct InFlight {
     pub offset: u64,
     bytes: usize,
     acknowledged: bool,
-    stub: bool,
+    /// It went out as a stub.
+    pub stub: bool,
 }
 
 impl Reader {
@@ -68,6 +71,7 @@ impl Reader {
             packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
             next: cursor + 1,
             prev: cursor,
+            stub_at: None,
             in_flight: VecDeque::new(),
             bytes: 0,
         }
@@ -123,15 +127,24 @@ impl Reader {
         passed
     }
 
-    /// Everything up to `upto` was acknowledged by other means.
-    pub fn passed(&mut self, upto: Seq) {
+    /// Everything up to `upto` was acknowledged by other means. Returns what was in flight of it.
+    pub fn passed(&mut self, upto: Seq) -> Vec<InFlight> {
+        let mut passed = Vec::new();
         while self.in_flight.front().is_some_and(|entry| entry.seq <= upto)
             && let Some(entry) = self.in_flight.pop_front()
         {
             self.bytes -= entry.bytes;
+            passed.push(entry);
         }
         self.next = self.next.max(upto + 1);
         self.prev = self.prev.max(upto);
+        passed
+    }
+
+    /// The oldest entry that was sent and is not acknowledged.
+    #[must_use]
+    pub fn oldest_in_flight(&self) -> Option<Seq> {
+        self.in_flight.front().map(|entry| entry.seq)
     }
 
     /// Starts again at `cursor`: what is in flight goes out again.

@@ -42,6 +42,7 @@ impl<S: Store> Engine<S> {
         let passed = reader.acknowledged(seq, taken);
         let device = reader.device.clone();
         let Some(upto) = passed.last().map(|entry| (entry.seq, entry.offset)) else { return Ok(()) };
+        self.keep_stubs(user, &passed)?;
         let messages: Vec<_> = passed.into_iter().filter_map(|entry| Some((entry.message?, entry.taken))).collect();
         self.pass(user, &device, upto, &messages)
     }
@@ -58,6 +59,7 @@ impl<S: Store> Engine<S> {
         if from < upto {
             self.change(Change::Cursor { user: user.clone(), device: device.clone(), from, upto, offset })?;
         }
+        self.stuck.passed(user, device, upto);
         Counters::add_many(&self.counters.acknowledged, messages.len() as u64);
         self.hungry.insert(user.clone());
         self.delivered(user, messages)
@@ -101,7 +103,8 @@ impl<S: Store> Engine<S> {
             .collect();
         self.pass(user, device, seen, &messages)?;
         if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
-            reader.passed(seen.0);
+            let passed = reader.passed(seen.0);
+            self.keep_stubs(user, &passed)?;
         }
         Ok(Ok(seen.0 == upto))
     }
@@ -286,14 +289,22 @@ impl<S: Store> Engine<S> {
         let mut payload = entry::head(seq, reader.prev, &tail);
         let around = topic::inbox(user, &reader.device).len() + PUBLISH_OVERHEAD;
         let mut stub = false;
-        if payload.len() > entry::ENTRY_BYTES_MAX || payload.len() + around > reader.packet_bytes_max {
+        let why = if payload.len() > entry::ENTRY_BYTES_MAX || payload.len() + around > reader.packet_bytes_max {
             let limit = reader.packet_bytes_max.saturating_sub(around).min(entry::ENTRY_BYTES_MAX);
             let details = format!("expected an entry of at most {limit} bytes, got {}", payload.len());
-            let why = Refusal::new(Kind::TooLarge, details);
-            if let Some(short) = message.as_ref().and_then(|message| stub_tail(user, message, &why)) {
-                payload = entry::head(seq, reader.prev, &short);
-                stub = true;
-            }
+            Some(Refusal::new(Kind::TooLarge, details))
+        } else if reader.stub_at == Some(seq) {
+            let details =
+                "expected an acknowledgement within five subscriptions, got none: the client may not survive it";
+            Some(Refusal::new(Kind::InvalidValue, details))
+        } else {
+            None
+        };
+        if let Some(why) = why
+            && let Some(short) = message.as_ref().and_then(|message| stub_tail(user, message, &why))
+        {
+            payload = entry::head(seq, reader.prev, &short);
+            stub = true;
         }
         if reader.must_wait(seq, payload.len()) {
             return false;

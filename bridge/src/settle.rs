@@ -122,7 +122,7 @@ impl<'a> Touched<'a> {
             Change::Session { user, client_id, .. } | Change::SessionGone { user, client_id } => {
                 self.sessions.insert((user, client_id));
             }
-            Change::Revoked(_) => {}
+            Change::Kept { .. } | Change::Revoked(_) => {}
         }
     }
 }
@@ -184,6 +184,10 @@ impl<S: Store> State<S> {
             touched.add(change);
             match change {
                 Change::Revoked(revoked) => settlement.revoked.push(revoked.clone()),
+                Change::Kept { user, message, until } => {
+                    settlement.messages.push(std::sync::Arc::clone(message));
+                    settlement.kept.push((user.clone(), std::sync::Arc::clone(message), *until));
+                }
                 Change::Message { grant: Some(media), places, .. } => {
                     settlement.grants.extend(places.iter().map(|place| (media.clone(), place.user.clone())));
                 }

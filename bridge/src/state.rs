@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 
-use crate::change::{Accepted, Change, Item, Revoked, Row, Session, Tick};
+use crate::change::{Accepted, Change, Item, Message, Revoked, Row, Session, Tick};
 use crate::chat_key::ChatKey;
 use crate::settle::Purge;
 use crate::store::{DeviceRow, InboxPlace, MemberRow, Store, StoreError};
@@ -125,6 +125,7 @@ pub struct State<S> {
     chats: HashMap<ChatKey, Conversation>,
     accepted: HashMap<MessageId, Vec<(UserId, Accepted)>>,
     sessions: HashMap<(UserId, String), (Option<Session>, u32)>,
+    kept: HashMap<(UserId, ChatKey, N), Arc<Message>>,
 }
 
 impl<S: Store> State<S> {
@@ -143,6 +144,7 @@ impl<S: Store> State<S> {
             chats: HashMap::new(),
             accepted: HashMap::new(),
             sessions: HashMap::new(),
+            kept: HashMap::new(),
         };
         state.reset(log)?;
         Ok(state)
@@ -159,6 +161,7 @@ impl<S: Store> State<S> {
         self.chats.clear();
         self.accepted.clear();
         self.sessions.clear();
+        self.kept.clear();
         self.revoked = self.store.revoked()?;
         self.settled_no = self.store.next_no(log)? - 1;
         for (no, row) in self.store.journal(log)? {
@@ -276,6 +279,17 @@ impl<S: Store> State<S> {
         match recent {
             Some((n, (_, id))) => Ok(Some((*n, id.clone()))),
             None => self.store.newest_of(key, sender, after, upto),
+        }
+    }
+
+    /// A message that stays readable for a user beyond the inbox.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn kept(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError> {
+        match self.kept.get(&(user.clone(), chat.clone(), n)) {
+            Some(message) => Ok(Some(Arc::clone(message))),
+            None => self.store.kept(user, chat, n),
         }
     }
 
@@ -423,6 +437,9 @@ impl<S: Store> State<S> {
                 user.base = (user.base.0.max(*upto), user.base.1.max(*offset));
                 user.rows = user.rows.split_off(&(upto + 1));
             }
+            Change::Kept { user, message, until: _ } => {
+                self.kept.insert((user.clone(), message.chat.clone(), message.n), Arc::clone(message));
+            }
             Change::Session { user, client_id, session } => self.set_session(user, client_id, Some(session.clone())),
             Change::SessionGone { user, client_id } => self.set_session(user, client_id, None),
             Change::Revoked(revoked) => {
@@ -480,6 +497,9 @@ impl<S: Store> State<S> {
                     }
                 }
             }
+            Change::Kept { user, message, .. } => {
+                self.kept.remove(&(user.clone(), message.chat.clone(), message.n));
+            }
             _ => {}
         }
     }
@@ -514,7 +534,11 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Cursor { user, .. }
         | Change::Skipped { user, .. }
         | Change::Dropped { user, .. } => vec![user],
-        Change::Mark { .. } | Change::Session { .. } | Change::SessionGone { .. } | Change::Revoked(_) => Vec::new(),
+        Change::Mark { .. }
+        | Change::Kept { .. }
+        | Change::Session { .. }
+        | Change::SessionGone { .. }
+        | Change::Revoked(_) => Vec::new(),
     }
 }
 

@@ -15,6 +15,9 @@ use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 use crate::change::{Accepted, Message, Revoked, Row, Session};
 use crate::chat_key::ChatKey;
 
+/// Messages that stay readable beyond the inbox, a user: with one more the oldest goes.
+pub const KEPT_MAX: usize = 1000;
+
 /// A store that failed. Nothing of the call has happened, unless it says so.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -115,6 +118,8 @@ pub struct Settlement {
     pub messages: Vec<Arc<Message>>,
     /// Inbox rows that a device still waits for.
     pub inbox: Vec<(UserId, Seq, Row)>,
+    /// Messages that stay readable for a user beyond the inbox, and until which server second; of a user only the newest [`KEPT_MAX`].
+    pub kept: Vec<(UserId, Arc<Message>, u64)>,
     /// Inbox rows to take away, if they are there; a body goes with the last row that points to it.
     pub gone: Vec<(UserId, Seq)>,
     /// Inbox ranges `..=seq` to take away.
@@ -233,6 +238,18 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn sessions(&mut self, user: &UserId) -> Result<Vec<(String, Session)>, StoreError>;
+
+    /// A message that stays readable for a user beyond the inbox.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn kept(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError>;
+
+    /// Takes away at most `limit` kept messages whose time is over.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn sweep_kept(&mut self, limit: usize, now: u64) -> Result<(), StoreError>;
 
     /// Every revocation.
     ///

@@ -22,11 +22,10 @@ fn limits(inbox: u64, lag: u64) -> Limits {
 fn send(world: &mut World, from: &str, connection: ConnectionId, to: &str, count: u64) -> u64 {
     for n in 0..count {
         let said = world.publish(from, "phone", connection, &text(&format!("{from}-{n}"), to, "hi"));
-        match answers(&said)[..] {
-            [Answer::Message { .. }] => {}
-            [Answer::Refused { kind: Kind::Quota, .. }] => return n,
-            ref other => panic!("{other:?}"),
+        if matches!(answers(&said)[..], [Answer::Refused { kind: Kind::Quota, .. }]) {
+            return n;
         }
+        assert!(matches!(answers(&said)[..], [Answer::Message { .. }]), "{said:?}");
     }
     count
 }

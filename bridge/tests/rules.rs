@@ -6,10 +6,11 @@ mod world;
 
 use std::sync::atomic::Ordering;
 
+use natter_bridge::chat_key::ChatKey;
 use natter_bridge::engine::{CommitError, Event};
-use natter_protocol::DeviceId;
 use natter_protocol::error::{Kind, NotNow};
 use natter_protocol::link::{Answer, Dialect, Down, Mode, Up};
+use natter_protocol::{Chat, DeviceId};
 use serde_json::json;
 use world::{DAY, World, answers, entries, frames, publication, text, user};
 
@@ -149,6 +150,41 @@ fn an_entry_the_client_cannot_take_goes_out_as_a_stub_that_makes_no_tick() {
     assert!(entries(world.ack("bob", small, 1)).is_empty(), "no `delivered` for a stub");
     let got = entries(world.publish("alice", "phone", alice, &text("m2", "bob", "short")));
     assert_eq!((&got[0]["id"], &got[0]["prev"]), (&json!("m2"), &json!(1)));
+}
+
+#[test]
+fn an_entry_that_a_client_does_not_survive_goes_out_as_a_stub_and_stays_readable() {
+    let mut world = World::with_users(&["alice", "bob"]);
+    let (alice, _) = world.device("alice", "phone");
+    world.publish("alice", "phone", alice, &text("poison", "bob", "boom"));
+    world.publish("alice", "phone", alice, &text("good", "bob", "hi"));
+    for round in 0..8 {
+        let (bob, got) = world.device("bob", "phone");
+        assert_eq!((&got[0]["type"], got.len()), (&json!("text"), 2), "{round}: the server's own ends do not count");
+        world.up("bob", Up::Close { connection: bob, expiry_secs: None, by_server: true });
+        world.now.server_secs += 900;
+    }
+    for round in 0..5 {
+        let (bob, got) = world.device("bob", "phone");
+        assert_eq!((&got[0]["type"], got.len()), (&json!("text"), 2), "{round}");
+        world.close("bob", bob);
+        world.now.server_secs += 900;
+    }
+    let (bob, got) = world.device("bob", "phone");
+    let kinds: Vec<_> = got.iter().map(|entry| (&entry["type"], &entry["id"])).collect();
+    assert_eq!(kinds, [(&json!("unsupported"), &json!("poison")), (&json!("text"), &json!("good"))]);
+    assert!(entries(world.ack("bob", bob, 1)).is_empty(), "no `delivered` for a stub");
+    let told = entries(world.ack("bob", bob, 2));
+    assert_eq!((&told[0]["after"], &told[0]["n"]), (&json!(1), &json!(2)));
+
+    // The full one is there, also after a restart, and until its time is over.
+    world.settle_everything();
+    let mut world = world.crash();
+    let chat = ChatKey::new(&user("bob"), &Chat::Direct(user("alice")));
+    assert!(world.engine.kept(&user("bob"), &chat, 1).unwrap().is_some_and(|message| message.body.contains("boom")));
+    assert_eq!(world.engine.kept(&user("bob"), &chat, 2).unwrap(), None);
+    world.sweep_after(31);
+    assert_eq!(world.engine.kept(&user("bob"), &chat, 1).unwrap(), None);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
-use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
+use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
 use crate::chat_key::ChatKey;
 
@@ -352,6 +352,43 @@ impl Store for Sqlite {
         .collect()
     }
 
+    fn kept(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT m.sender, m.id, m.timestamp, m.body FROM kept k JOIN messages m ON m.chat = k.chat AND m.n = k.n
+             WHERE k.user = ?1 AND k.chat = ?2 AND k.n = ?3",
+        )?;
+        let mut rows = statement.query(params![user.as_str(), chat.as_str(), number(n)])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        Ok(Some(Arc::new(Message {
+            chat: chat.clone(),
+            n,
+            from: named(&row.get::<_, String>(0)?, UserId::parse)?,
+            id: named(&row.get::<_, String>(1)?, MessageId::parse)?,
+            timestamp: unsigned(row, 2)?,
+            body: Arc::from(row.get::<_, String>(3)?),
+        })))
+    }
+
+    fn sweep_kept(&mut self, limit: usize, now: u64) -> Result<(), StoreError> {
+        let over: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT 1 FROM kept WHERE until < ?1 LIMIT 1")?
+            .query_row([number(now)], |row| row.get(0))
+            .optional()?;
+        if over.is_none() {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        forget_kept(
+            &transaction,
+            "DELETE FROM kept WHERE (user, chat, n) IN
+             (SELECT user, chat, n FROM kept WHERE until < ?1 ORDER BY until LIMIT ?2) RETURNING chat, n",
+            params![number(now), number(limit as u64)],
+        )?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {
         let mut statement = self.connection.prepare_cached("SELECT user, kind, subject, before FROM revoked")?;
         let rows = statement.query_map([], |row| {
@@ -479,6 +516,9 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
     for (user, seq, row) in &settlement.inbox {
         write_inbox_row(t, user, *seq, row)?;
     }
+    for (user, message, until) in &settlement.kept {
+        write_kept(t, user, message, *until)?;
+    }
     for (user, seq) in &settlement.gone {
         let place: Option<(Option<String>, Option<i64>)> = t
             .prepare_cached("DELETE FROM inbox WHERE user = ?1 AND seq = ?2 RETURNING chat, n")?
@@ -577,10 +617,35 @@ fn write_inbox_row(t: &Transaction<'_>, user: &UserId, seq: Seq, row: &Row) -> R
     Ok(())
 }
 
+fn write_kept(t: &Transaction<'_>, user: &UserId, message: &Message, until: u64) -> Result<(), StoreError> {
+    t.prepare_cached("INSERT OR REPLACE INTO kept VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        user.as_str(),
+        message.chat.as_str(),
+        number(message.n),
+        number(until)
+    ])?;
+    forget_kept(
+        t,
+        "DELETE FROM kept WHERE (user, chat, n) IN
+         (SELECT user, chat, n FROM kept WHERE user = ?1 ORDER BY until DESC, chat, n LIMIT -1 OFFSET ?2) RETURNING chat, n",
+        params![user.as_str(), number(KEPT_MAX as u64)],
+    )
+}
+
+fn forget_kept(t: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
+    let mut statement = t.prepare_cached(sql)?;
+    let rows = statement.query_map(params, |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
+    for (chat, n) in rows.collect::<Result<Vec<_>, _>>()? {
+        drop_body(t, &chat, n)?;
+    }
+    Ok(())
+}
+
 fn drop_body(t: &Transaction<'_>, chat: &str, n: i64) -> Result<(), StoreError> {
     t.prepare_cached(
         "DELETE FROM messages WHERE chat = ?1 AND n = ?2
-         AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.chat = ?1 AND inbox.n = ?2)",
+         AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.chat = ?1 AND inbox.n = ?2)
+         AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.chat = ?1 AND kept.n = ?2)",
     )?
     .execute(params![chat, n])?;
     Ok(())

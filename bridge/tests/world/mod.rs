@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use natter_bridge::change::{Accepted, Revoked, Row, Session};
+use natter_bridge::change::{Accepted, Message, Revoked, Row, Session};
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
@@ -56,6 +56,8 @@ impl Store for Fragile {
         session(user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError>;
         sessions(user: &UserId) -> Result<Vec<(String, Session)>, StoreError>;
         revoked() -> Result<Vec<Revoked>, StoreError>;
+        kept(user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError>;
+        sweep_kept(limit: usize, now: u64) -> Result<(), StoreError>;
         server_secs() -> Result<u64, StoreError>;
         oldest_rows(after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, u64)>, StoreError>;
         sweep_accepted(after: Option<(MessageId, UserId)>, limit: usize, now: u64) -> Result<Option<(MessageId, UserId)>, StoreError>;
