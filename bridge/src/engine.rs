@@ -10,6 +10,7 @@ use bytes::Bytes;
 use natter_protocol::accounts::Revocation;
 use natter_protocol::error::{Kind, NotNow, Refusal};
 use natter_protocol::link::{Answer, Dialect, Down, Mode, Packet, Up, Window};
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, UserId, entry};
 
 use crate::change::{self, Change, Message, Revoked};
@@ -50,6 +51,9 @@ pub enum Reply {
     /// Nothing was done.
     NotNow(NotNow),
 }
+
+/// Changes that a planted bug leaves unwritten.
+const FORGOTTEN_MAX: usize = 100;
 
 /// Names a request; the driver chooses it.
 pub type Ticket = u64;
@@ -328,7 +332,8 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// [`CommitError`]: nothing of the batch may be said; call [`Engine::abort`] next, unless this was [`CommitError::Fenced`].
     pub fn commit(&mut self) -> Result<(), CommitError> {
-        if self.delta.is_empty() {
+        self.forget_receipts_on_purpose();
+        if self.delta.is_empty() || self.is_forgotten_on_purpose() {
             self.tickets.clear();
             return Ok(());
         }
@@ -344,6 +349,20 @@ impl<S: Store> Engine<S> {
             }
             Append::Fenced => Err(CommitError::Fenced),
             Append::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// A planted bug: the batch is not written now but with a later one, and what it has to say leaves all the same.
+    fn is_forgotten_on_purpose(&mut self) -> bool {
+        planted::has(Bug::AckBeforeCommit) && self.delta.len() < FORGOTTEN_MAX
+    }
+
+    /// A planted bug: what is no message is not written at all, though its receipts leave.
+    fn forget_receipts_on_purpose(&mut self) {
+        if planted::has(Bug::ReceiptBeforeCommit) {
+            self.delta.retain(|change| {
+                matches!(change, Change::Message { .. } | Change::User { .. } | Change::Device { .. })
+            });
         }
     }
 

@@ -12,7 +12,7 @@ use crate::store::{Store, StoreError};
 
 /// Inboxes looked at in one step of the sweep.
 const USERS_A_STEP: usize = 50;
-/// Entries of an inbox that expire in one step.
+/// Entries that expire in one step.
 const ROWS_A_STEP: usize = 500;
 /// Dedupe rows looked at in one step.
 const ACCEPTED_A_STEP: usize = 500;
@@ -25,32 +25,49 @@ pub struct Sweep {
 }
 
 impl<S: Store> Engine<S> {
-    /// One step around the store: the next inboxes, the next dedupe rows. Changes join the batch.
+    /// One step around the store: the next inboxes, the next dedupe rows. Changes join the batch. `true`: there was more to drop than a
+    /// step takes, and the next one should come soon.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn sweep(&mut self, now: crate::engine::Now) -> Result<(), StoreError> {
+    pub fn sweep(&mut self, now: crate::engine::Now) -> Result<bool, StoreError> {
         self.now = now;
         let oldest = self.state.store.oldest_rows(self.sweep.user.as_ref(), USERS_A_STEP)?;
-        self.sweep.user = if oldest.len() == USERS_A_STEP { oldest.last().map(|(user, _)| user.clone()) } else { None };
+        let is_round_over = oldest.len() < USERS_A_STEP;
         let before = now.server_secs.saturating_sub(self.limits.entry_ttl_secs);
+        let mut rows_left = ROWS_A_STEP;
         for (user, at) in oldest {
-            if at < before {
-                self.expire(&user, before)?;
+            if rows_left == 0 {
+                return Ok(true);
             }
+            if at < before {
+                rows_left -= self.expire(&user, before, rows_left)?;
+            }
+            // With no rows left the same inbox is looked at again: it may have more.
+            if rows_left > 0 {
+                self.sweep.user = Some(user);
+            }
+        }
+        if rows_left == 0 {
+            return Ok(true);
+        }
+        if is_round_over {
+            self.sweep.user = None;
         }
         self.sweep.accepted =
             self.state.store.sweep_accepted(self.sweep.accepted.take(), ACCEPTED_A_STEP, now.server_secs)?;
-        self.state.store.sweep_kept(ROWS_A_STEP, now.server_secs)
+        self.state.store.sweep_kept(ROWS_A_STEP, now.server_secs)?;
+        Ok(false)
     }
 
-    /// Drops the entries of an inbox that were made before `before`.
-    fn expire(&mut self, user: &UserId, before: u64) -> Result<(), StoreError> {
+    /// Drops the entries of an inbox that were made before `before`, at most `limit`; how many.
+    fn expire(&mut self, user: &UserId, before: u64, limit: usize) -> Result<usize, StoreError> {
         let floor = self.state.user(user)?.floor();
-        let mut rows = self.state.page(user, floor, ROWS_A_STEP)?;
+        let mut rows = self.state.page(user, floor, limit)?;
         let over = rows.iter().take_while(|(_, row)| row.at < before).count();
         rows.truncate(over);
-        self.drop_rows(user, rows, false)
+        self.drop_rows(user, rows, false)?;
+        Ok(over)
     }
 
     /// Drops the oldest rows of an inbox: devices that had not got them are told by a gap, senders by `failed` if no device had.

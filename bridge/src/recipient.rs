@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::link::{Down, Window};
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry, topic};
 
 use crate::change::{Change, Item, Message, Receipt, Row, Tick};
@@ -270,6 +271,10 @@ impl<S: Store> Engine<S> {
                 }
                 if !self.send(user, reader, seq, &row, window, out) {
                     return Ok(true);
+                }
+                if planted::has(Bug::CursorOnSend) {
+                    let (user, device) = (user.clone(), reader.device.clone());
+                    self.change(Change::Cursor { user, device, from: seq - 1, upto: seq, offset: row.offset })?;
                 }
             }
         }

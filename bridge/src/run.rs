@@ -28,6 +28,8 @@ const SETTLE_REST: Duration = Duration::from_secs(1);
 const JOURNAL_ROWS_MAX: usize = 50_000;
 /// How often time itself is an event.
 const TICK: Duration = Duration::from_secs(1);
+/// The rest between two steps of a sweep that has much to drop.
+const SWEEP_REST: Duration = Duration::from_millis(20);
 /// How long the loop waits for stragglers when it is told to stop.
 const LAST_WAIT: Duration = Duration::from_millis(50);
 
@@ -214,8 +216,8 @@ impl<S: Store> Loop<S> {
         }
         outcome?;
         if Instant::now() >= self.next_tick {
-            self.next_tick = Instant::now() + TICK;
-            self.engine.sweep(now)?;
+            let has_more = self.engine.sweep(now)?;
+            self.next_tick = Instant::now() + if has_more { SWEEP_REST } else { TICK };
         }
         self.engine.commit()
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::link::{Answer, Dialect, Packet, Publication};
 use natter_protocol::outbox::{self, Item, Message as Written, Read, ReadUpTo, Reference};
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry};
 
 use crate::change::{Accepted, Change, Failed, Item as RowItem, Message, Place, Row, Tick};
@@ -117,7 +118,9 @@ impl<S: Store> Engine<S> {
         let hash = written.hash;
         let id = match id {
             Some(id) => {
-                if let Some(first) = self.state.accepted(&id, user)? {
+                if let Some(first) = self.state.accepted(&id, user)?
+                    && !planted::has(Bug::DroppedDedupe)
+                {
                     return Ok(if first.hash == hash { Ok(Accept::Repeat(id, first)) } else { Err(conflict(id)) });
                 }
                 id

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MessageId, Seq, UserId};
 
 use crate::change::{Change, Item};
@@ -218,7 +219,7 @@ impl<S: Store> State<S> {
             };
             settlement.users.push(((*id).clone(), row));
         }
-        for (id, device) in &touched.devices {
+        for (id, device) in touched.devices.iter().filter(|_| !planted::has(Bug::SettlingForgetsDevice)) {
             let row = self.user(id)?.devices.get(*device).copied();
             settlement.devices.push(((*id).clone(), (*device).clone(), row));
         }

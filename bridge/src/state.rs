@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 
 use crate::change::{Accepted, Change, Item, Message, Revoked, Row, Session, Tick};
@@ -176,6 +177,11 @@ impl<S: Store> State<S> {
         for user in self.users.values_mut() {
             // Nobody knows what was sent before: a reader that drops a repeat by its `seq` must not miss what it says.
             user.pushed = user.last_seq;
+        }
+        if planted::has(Bug::SeqOutsideTransaction) {
+            for (id, user) in &mut self.users {
+                user.last_seq = self.store.user(id)?.map_or(0, |row| row.last_seq);
+            }
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
@@ -46,6 +47,9 @@ impl Sqlite {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -65_536)?;
         let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        if planted::has(Bug::SynchronousOff) {
+            connection.pragma_update(None, "synchronous", "OFF")?;
+        }
         if mode != "wal" || synchronous != 2 {
             return Err(StoreError::Database(format!(
                 "expected journal_mode wal and synchronous 2 (FULL), got {mode} and {synchronous}"

@@ -162,8 +162,12 @@ impl World {
     /// A sweep around the whole store, `days` later.
     pub(crate) fn sweep_after(&mut self, days: u64) -> Vec<Down> {
         self.now.server_secs += days * DAY;
-        self.engine.sweep(self.now).unwrap();
-        self.commit()
+        let mut said = Vec::new();
+        while self.engine.sweep(self.now).unwrap() {
+            said.extend(self.commit());
+        }
+        said.extend(self.commit());
+        said
     }
 }
 
