@@ -52,6 +52,14 @@ pub struct InFlight {
     pub stub: bool,
 }
 
+impl InFlight {
+    /// The client cannot have it: it got a stub, or has acknowledged it with an error.
+    #[must_use]
+    pub fn is_turned_down(&self) -> bool {
+        self.stub || (self.acknowledged && !self.taken)
+    }
+}
+
 impl Reader {
     /// A reader that starts at `cursor`.
     #[must_use]

@@ -94,19 +94,19 @@ impl<S: Store> Engine<S> {
             Some((last, row)) if is_page_full => (*last, row.offset),
             last => (upto, last.map_or(0, |(_, row)| row.offset)),
         };
+        let reader = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device));
+        let passed = reader.map(|reader| reader.passed(seen.0)).unwrap_or_default();
+        let turned_down = |seq: Seq| passed.iter().any(|entry| entry.seq == seq && entry.is_turned_down());
         let messages: Vec<_> = rows
             .into_iter()
             .filter(|(_, row)| row.is_for(device))
-            .filter_map(|(_, row)| match row.item {
-                Item::Message(message) => Some((message, true)),
+            .filter_map(|(seq, row)| match row.item {
+                Item::Message(message) => Some((message, !turned_down(seq))),
                 _ => None,
             })
             .collect();
+        self.keep_stubs(user, &passed)?;
         self.pass(user, device, seen, &messages)?;
-        if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
-            let passed = reader.passed(seen.0);
-            self.keep_stubs(user, &passed)?;
-        }
         Ok(Ok(seen.0 == upto))
     }
 
