@@ -14,6 +14,8 @@
 
 #[path = "power_cut/disk.rs"]
 mod disk;
+#[path = "power_cut/faults.rs"]
+mod faults;
 #[path = "power_cut/recovered.rs"]
 mod recovered;
 #[path = "power_cut/vfs.rs"]
@@ -34,7 +36,8 @@ const CUTS: usize = 1000;
 const CONTROL_CUTS: usize = 200;
 
 fn from_environment(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: a number, got {text:?}")))
+    std::env::var(name)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: a number, got {text:?}")))
 }
 
 /// A directory in memory, where there is such a file system: the disk that counts is the model.
@@ -58,13 +61,19 @@ impl Run {
         Self { seed, history, subjects, after_each_commit }
     }
 
-    /// Cuts at `count` positions of `log`, half of them just where a commit has returned, and calls `judge` for each.
+    /// Cuts at `count` positions of `log`, most of them in and right behind commits, and calls `judge` for each.
     fn cut(&self, log: &[Op], count: usize, judge: impl Fn(&Cut<'_>, &Result<Recovered, String>) + Sync) {
         let mut random = Random(self.seed);
         let mut cuts: Vec<(usize, u64)> = (0..count)
             .map(|_| {
                 let commit = &self.history.commits[random.below(self.history.commits.len())];
-                let position = if random.percent(50) { commit.done } else { random.below(log.len() + 1) };
+                // Where a commit has just returned, in the middle of one (its sync is still to come), or anywhere.
+                let position = match random.below(8) {
+                    0..4 => commit.done,
+                    4 => commit.begun + random.below(commit.done - commit.begun),
+                    5 => commit.done - 1,
+                    _ => random.below(log.len() + 1),
+                };
                 (position, random.next())
             })
             .collect();
@@ -99,8 +108,17 @@ fn no_acknowledged_message_is_lost_in_any_power_cut() {
     let log = &run.history.log;
     let messages: usize = run.history.commits.iter().map(|commit| commit.sent.len()).sum();
     let in_progress = AtomicUsize::new(0);
+    let count_of = |wanted: fn(&Op) -> bool| log.iter().filter(|op| wanted(op)).count();
+    let copied = count_of(|op| matches!(op, Op::Sync(file) if file.ends_with(".db")));
+    let begun_anew = count_of(|op| matches!(op, Op::Write { file, offset: 0, .. } if file.ends_with("-wal")));
+    let shortened = count_of(|op| matches!(op, Op::Truncate { file, .. } if file.ends_with("-wal")));
+    let deleted = count_of(|op| matches!(op, Op::Delete(file) if file.ends_with("-wal")));
+    assert!(
+        copied > 5 && begun_anew > 5 && shortened > 0 && deleted == 2,
+        "the log holds all that SQLite does to files"
+    );
     eprintln!(
-        "{} operations of the disk, {} commits, {messages} messages ({:.1?})",
+        "{} operations, {} commits, {messages} messages; the write-ahead log copied {copied} times, begun anew {begun_anew} ({:.1?})",
         log.len(),
         run.history.commits.len(),
         start.elapsed()
@@ -120,4 +138,38 @@ fn no_acknowledged_message_is_lost_in_any_power_cut() {
         start.elapsed(),
         in_progress.into_inner()
     );
+}
+
+#[test]
+fn a_disk_that_lies_loses_acknowledged_messages() {
+    let run = Run::new(2);
+    let log = disk::on_a_disk_that_lies(&run.history.log);
+    let (lost, unusable) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    run.cut(&log, CONTROL_CUTS, |cut, found| {
+        let answered = found.as_ref().map_or(0, |found| found.answered);
+        unusable.fetch_add(usize::from(found.is_err()), Ordering::Relaxed);
+        lost.fetch_add(cut.acknowledged() - answered, Ordering::Relaxed);
+    });
+    let (lost, unusable) = (lost.into_inner(), unusable.into_inner());
+    eprintln!(
+        "{CONTROL_CUTS} cuts of a disk that lies: {lost} acknowledged messages lost, {unusable} databases of no use"
+    );
+    assert!(lost > 0, "a harness that sees no loss here sees none anywhere");
+}
+
+#[test]
+fn synchronous_normal_would_lose_acknowledged_messages_and_break_nothing() {
+    let run = Run::new(3);
+    let log = disk::with_synchronous_normal(&run.history.log);
+    let lost = AtomicUsize::new(0);
+    run.cut(&log, CONTROL_CUTS, |cut, found| {
+        let found = found.as_ref().unwrap_or_else(|problem| panic!("cut before operation {}: {problem}", cut.position));
+        let (_, begun) = run.history.commits_at(cut.position);
+        let is_prefix = run.after_each_commit[..=begun].contains(&found.state);
+        assert!(is_prefix, "cut before operation {}: an earlier state, but one that was", cut.position);
+        lost.fetch_add(cut.acknowledged() - found.answered, Ordering::Relaxed);
+    });
+    let lost = lost.into_inner();
+    eprintln!("{CONTROL_CUTS} cuts with synchronous=NORMAL: {lost} acknowledged messages lost");
+    assert!(lost > 0, "FULL is what keeps them");
 }

@@ -333,7 +333,9 @@ mod tests {
             };
             seen.insert((kind(&content[SECTOR_BYTES..2 * SECTOR_BYTES]), kind(&content[2 * SECTOR_BYTES..])));
         }
-        for expected in [("old", "new"), ("new", "old"), ("old", "old"), ("new", "new"), ("torn", "new"), ("old", "garbage")] {
+        for expected in
+            [("old", "new"), ("new", "old"), ("old", "old"), ("new", "new"), ("torn", "new"), ("old", "garbage")]
+        {
             assert!(seen.contains(&expected), "{expected:?} in {seen:?}");
         }
     }
@@ -367,7 +369,16 @@ mod tests {
         let (wal, db): (Name, Name) = (Arc::from("x-wal"), Arc::from("x"));
         let write = |file: &Name, offset| Op::Write { file: Arc::clone(file), offset, bytes: Arc::from([0; 24]) };
         let sync = |file: &Name| Op::Sync(Arc::clone(file));
-        let log = [write(&wal, 0), sync(&wal), write(&wal, 32), sync(&wal), write(&wal, 56), sync(&wal), write(&db, 0), sync(&db)];
+        let log = [
+            write(&wal, 0),
+            sync(&wal),
+            write(&wal, 32),
+            sync(&wal),
+            write(&wal, 56),
+            sync(&wal),
+            write(&db, 0),
+            sync(&db),
+        ];
         let normal = with_synchronous_normal(&log);
         let ignored: Vec<_> = (0..log.len()).filter(|i| normal[*i] != log[*i]).collect();
         assert_eq!(ignored, [3]);

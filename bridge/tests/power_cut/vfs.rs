@@ -3,7 +3,10 @@
 //!
 //! Shared memory (`-shm`) passes through: it is memory, and does not survive a power cut on any machine.
 
-#![allow(unsafe_code, reason = "a VFS is a table of C functions; nothing but SQLite's C interface can see what SQLite writes and syncs")]
+#![allow(
+    unsafe_code,
+    reason = "a VFS is a table of C functions; nothing but SQLite's C interface can see what SQLite writes and syncs"
+)]
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};

@@ -81,12 +81,15 @@ impl History {
     }
 }
 
+/// A message's id, number, and chat as its recipient sees it.
+type Received = (MessageId, N, String);
+
 /// A connected client.
 struct Seat {
     connection: ConnectionId,
     next_packet: u16,
-    /// Entries that came and are not acknowledged: position, and the message's id, number and chat.
-    entries: VecDeque<(Seq, Option<(MessageId, N, String)>)>,
+    /// Entries that came and are not acknowledged.
+    entries: VecDeque<(Seq, Option<Received>)>,
     /// QoS 2 packet ids that are not released.
     held: Vec<u16>,
 }
@@ -323,7 +326,8 @@ impl Workload {
         self.engine().commit().unwrap();
         let done = self.watch.position();
         if changes {
-            let delta = self.second().query_row("SELECT delta FROM journal ORDER BY no DESC LIMIT 1", [], |row| row.get(0));
+            let delta =
+                self.second().query_row("SELECT delta FROM journal ORDER BY no DESC LIMIT 1", [], |row| row.get(0));
             let (delta, taken) = (delta.unwrap(), std::mem::take(&mut self.taken));
             self.history.commits.push(Commit { begun, done, delta, sent: Vec::new(), taken });
         }
