@@ -29,7 +29,7 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error {
             rusqlite::Error::SqliteFailure(code, _) if NOT_SYNCED.contains(&code.extended_code) => {
-                Self::NotSynced(error.to_string())
+                Self::NotSynced(format!("{error} (SQLite's code {})", code.extended_code))
             }
             error => Self::Database(error.to_string()),
         }

@@ -172,6 +172,20 @@ fn a_sync_that_fails_ends_the_loop_and_what_it_was_for_is_not_acknowledged() {
 }
 
 #[test]
+fn a_sync_that_fails_under_a_settlement_ends_the_loop_too() {
+    let home = directory();
+    let watch = Watch::directory(home.path());
+    let running = Running::start(&home.path().join("natter.db"));
+    running.connect("bob", 1);
+    watch.faults(|faults| faults.sync = Some((0, WAL)));
+    // Nothing more happens, but that the journal settles.
+    assert_eq!(running.down.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected), "the loop ends by itself");
+    let error = running.stop().expect_err("it has ended with an error").to_string();
+    assert!(error.contains("(SQLite's code 1034)"), "{error}");
+    assert_eq!(watch.faults_met(), 1);
+}
+
+#[test]
 fn a_disk_that_is_full_stops_nothing_for_longer_than_it_is_full() {
     for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE] {
         let home = directory();
