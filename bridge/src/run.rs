@@ -98,7 +98,7 @@ impl<S: Store> Loop<S> {
     /// Runs until it is told to stop.
     ///
     /// # Errors
-    /// What the process must end for: the router has stopped, another process owns the store, or the store cannot be read.
+    /// What the process must end for: the router has stopped, another process owns the store, the store cannot be read, or a sync failed.
     pub fn run(mut self) -> Result<(), Error> {
         loop {
             let quiet = self.gather()?;
@@ -106,7 +106,7 @@ impl<S: Store> Loop<S> {
             if self.stopping && quiet {
                 break;
             }
-            self.settle_if_due();
+            self.settle_if_due()?;
         }
         while self.engine.settle()? {}
         Ok(())
@@ -198,6 +198,9 @@ impl<S: Store> Loop<S> {
                 }
                 self.committed.truncate(self.engine.unsettled());
                 self.say(released)?;
+                if let StoreError::NotSynced(_) = error {
+                    return Err(error.into());
+                }
             }
         }
         self.counters.unsettled.store(self.engine.unsettled() as u64, Ordering::Relaxed);
@@ -241,24 +244,26 @@ impl<S: Store> Loop<S> {
     }
 
     /// One slice, between batches: the loop is never held for longer than that.
-    fn settle_if_due(&mut self) {
+    fn settle_if_due(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         let due = self.committed.front().is_some_and(|at| now.duration_since(*at) >= SETTLE_AFTER);
         let due = due || self.engine.has_dead_rows() || self.committed.len() > JOURNAL_ROWS_MAX;
         if now < self.settle_not_before || !due {
-            return;
+            return Ok(());
         }
         match self.engine.settle() {
             Ok(_) => {
                 let settled = self.committed.len().saturating_sub(self.engine.unsettled());
                 self.committed.drain(..settled);
             }
+            Err(error @ StoreError::NotSynced(_)) => return Err(error.into()),
             Err(error) => {
                 tracing::error!(%error, "settling failed; the journal keeps everything");
                 self.counters.healthy.store(false, Ordering::Relaxed);
                 self.settle_not_before = now + SETTLE_REST;
             }
         }
+        Ok(())
     }
 }
 
@@ -328,7 +333,7 @@ mod tests {
         assert!(looping.next_wake() <= Instant::now(), "it does not even wait");
         assert!(looping.gather().unwrap());
         looping.work().unwrap();
-        looping.settle_if_due();
+        looping.settle_if_due().unwrap();
         assert_eq!(looping.engine.unsettled(), 0);
     }
 }

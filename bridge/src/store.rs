@@ -24,6 +24,13 @@ pub enum StoreError {
     /// The database said no: disk full, read error, locked.
     #[error("store: {0}")]
     Database(String),
+    /// The disk did not take what was written, and what it holds now is not known: after a failed sync the operating system may drop
+    /// pages and report the next sync as done. It is never tried again; the process must end, and its next start reads what is there.
+    #[error(
+        "store: expected the disk to confirm what was written to it, got {0}: look for errors of the disk, and start again; \
+         nothing that was acknowledged depends on it"
+    )]
+    NotSynced(String),
     /// What it holds is not what this program wrote.
     #[error("store: expected {expected}, got {got}: restore a backup, or run `natter check`")]
     Corrupt {

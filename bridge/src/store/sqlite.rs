@@ -15,6 +15,8 @@ use crate::chat_key::ChatKey;
 const SCHEMA_VERSION: i64 = 2;
 /// Older SQLite can lose a WAL reset (the race fixed in 3.51.3).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
+/// What SQLite says when fsync of a file or a directory fails; its codes are extended ones on every connection of rusqlite.
+const NOT_SYNCED: [i32; 2] = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC];
 /// Statements kept prepared.
 const STATEMENTS_MAX: usize = 64;
 
@@ -26,7 +28,12 @@ pub struct Sqlite {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.to_string())
+        match error {
+            rusqlite::Error::SqliteFailure(code, _) if NOT_SYNCED.contains(&code.extended_code) => {
+                Self::NotSynced(format!("{error} (SQLite's code {})", code.extended_code))
+            }
+            error => Self::Database(error.to_string()),
+        }
     }
 }
 
