@@ -172,6 +172,9 @@ impl<S: Store> State<S> {
                 user.pushed = row.last_seq;
                 user.devices = self.store.devices(id)?.into_iter().collect();
                 user.stored = !self.store.inbox_places(id, 0, Seq::MAX >> 1, 1)?.is_empty();
+            } else {
+                user.last_seq = self.store.first_seq();
+                user.pushed = user.last_seq;
             }
             self.users.insert(id.clone(), user);
         }

@@ -4,8 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
+use super::loss::{self, Extent};
+use super::mark::{self, Found, MARKED_LOG, Mark};
 use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
 use crate::chat_key::ChatKey;
@@ -20,7 +23,9 @@ const STATEMENTS_MAX: usize = 64;
 /// A SQLite database.
 #[derive(Debug)]
 pub struct Sqlite {
-    connection: Connection,
+    pub(super) connection: Connection,
+    pub(super) mark: Mark,
+    pub(super) first_seq: Seq,
 }
 
 impl From<rusqlite::Error> for StoreError {
@@ -33,13 +38,34 @@ impl Sqlite {
     /// Opens the database file, or makes it.
     ///
     /// # Errors
-    /// When the file cannot be opened, is no database, was written by a newer program, or the library is too old.
+    /// When the file cannot be opened, is no database, was written by a newer program, or the library is too old;
+    /// [`StoreError::Missing`] when batches are missing that were acknowledged.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_if(path, Extent::or_refuse)
+    }
+
+    /// Opens the file if `accept` agrees with how much of it is there; before that nothing is written.
+    pub(super) fn open_if(
+        path: &Path,
+        accept: impl FnOnce(Extent) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
         let version = rusqlite::version_number();
         if version < SQLITE_VERSION_MIN {
             return Err(StoreError::Database(format!("expected SQLite 3.51.3 or newer, got {}", rusqlite::version())));
         }
+        let mark_path = mark::path_of(path);
+        let mark = |error: std::io::Error| StoreError::Database(format!("{}: {error}", mark_path.display()));
+        let found = mark::read(&mark_path).map_err(mark)?;
+        let marked = if let Found::Row(row) = found { row } else { 0 };
+        let mut accept = Some(accept);
+        let mut decide = |newest| accept.take().map_or(Ok(()), |accept| accept(Extent { newest, marked }));
+        if std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
+            // SQLite deletes the WAL of a database that is not there: the WAL may be all that is left.
+            decide(0)?;
+        }
         let mut connection = Connection::open(path)?;
+        // A store that is refused stays as it is: what lies behind a torn place of the WAL may be of use to somebody.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.pragma_update(None, "locking_mode", "NORMAL")?;
         let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
@@ -51,10 +77,20 @@ impl Sqlite {
                 "expected journal_mode wal and synchronous 2 (FULL), got {mode} and {synchronous}"
             )));
         }
+        let newest = newest_row(&connection, MARKED_LOG)?;
+        decide(newest)?;
+        if newest > 0 && !matches!(found, Found::Row(_)) {
+            tracing::warn!(
+                file = %mark_path.display(), ?found,
+                "a store without its high-water mark: a new one is made; whether the store's end is whole cannot be told this time"
+            );
+        }
         migrate(&mut connection)?;
-        Ok(Self { connection })
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        let first_seq = loss::first_seq(&connection)?;
+        let mark = Mark::open_or_make(&mark_path, newest).map_err(mark)?;
+        Ok(Self { connection, mark, first_seq })
     }
-
     /// Counts this start and returns its number, from 1.
     ///
     /// # Errors
@@ -67,6 +103,22 @@ impl Sqlite {
         )?;
         u32::try_from(boot).map_err(|_| StoreError::Corrupt { expected: "a boot number", got: boot.to_string() })
     }
+}
+
+/// The newest journal row ever written, 0 for an empty file. Numbers go on where the last settlement ended, also when nothing is left in
+/// the journal.
+fn newest_row(connection: &Connection, log: u8) -> Result<u64, StoreError> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 {
+        return Ok(0);
+    }
+    let newest: Option<i64> = connection.query_row(
+        "SELECT max((SELECT coalesce(max(no), 0) FROM journal WHERE log = ?1),
+                    coalesce((SELECT value FROM meta WHERE key = 'settled:' || ?1), 0))",
+        [log],
+        |row| row.get(0),
+    )?;
+    Ok(u64::try_from(newest.unwrap_or(0)).unwrap_or(0))
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
@@ -95,7 +147,7 @@ fn device(text: Option<String>) -> Result<Option<DeviceId>, StoreError> {
     text.map(|text| named(&text, DeviceId::parse)).transpose()
 }
 
-fn number(value: u64) -> i64 {
+pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -134,7 +186,12 @@ impl Store for Sqlite {
             .prepare_cached("INSERT INTO journal VALUES (?1, ?2, ?3)")
             .and_then(|mut statement| statement.execute(params![log, number(no), delta]));
         match written {
-            Ok(_) => Append::Committed,
+            Ok(_) => {
+                if log == MARKED_LOG {
+                    self.mark.rises_to(no);
+                }
+                Append::Committed
+            }
             Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::ConstraintViolation => {
                 Append::Fenced
             }
@@ -143,14 +200,7 @@ impl Store for Sqlite {
     }
 
     fn next_no(&mut self, log: u8) -> Result<u64, StoreError> {
-        // Row numbers go on where the last settlement ended, also when nothing is left in the journal.
-        let newest: Option<i64> = self.connection.query_row(
-            "SELECT max((SELECT coalesce(max(no), 0) FROM journal WHERE log = ?1),
-                        coalesce((SELECT value FROM meta WHERE key = 'settled:' || ?1), 0))",
-            [log],
-            |row| row.get(0),
-        )?;
-        Ok(u64::try_from(newest.unwrap_or(0)).unwrap_or(0) + 1)
+        Ok(newest_row(&self.connection, log)? + 1)
     }
 
     fn journal(&mut self, log: u8) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
@@ -175,6 +225,10 @@ impl Store for Sqlite {
                 Ok(UserRow { last_seq: unsigned(row, 0)?, settled_seq: unsigned(row, 1)? })
             })
             .optional()?)
+    }
+
+    fn first_seq(&self) -> Seq {
+        self.first_seq
     }
 
     fn devices(&mut self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
