@@ -5,6 +5,7 @@
 pub mod loss;
 mod mark;
 pub mod memory;
+mod migrate;
 pub mod sqlite;
 
 #[cfg(test)]

@@ -9,12 +9,11 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, Transa
 
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
+use super::migrate::migrate;
 use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
 use crate::chat_key::ChatKey;
 
-/// The schema this program writes.
-const SCHEMA_VERSION: i64 = 1;
 /// Older SQLite can lose a WAL reset (the race fixed in 3.51.3).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// Statements kept prepared.
@@ -119,24 +118,6 @@ fn newest_row(connection: &Connection, log: u8) -> Result<u64, StoreError> {
         |row| row.get(0),
     )?;
     Ok(u64::try_from(newest.unwrap_or(0)).unwrap_or(0))
-}
-
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match version {
-        SCHEMA_VERSION => Ok(()),
-        0 => {
-            // The schema and its number come in one transaction: an interrupted start leaves an empty file.
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            transaction.execute_batch(include_str!("schema.sql"))?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            transaction.commit()?;
-            Ok(())
-        }
-        other => Err(StoreError::Database(format!(
-            "expected schema {SCHEMA_VERSION} or an empty file, got {other}: the file was written by another version of natter"
-        ))),
-    }
 }
 
 fn named<T>(text: &str, parse: fn(&str) -> Result<T, natter_protocol::ids::NameError>) -> Result<T, StoreError> {
@@ -605,7 +586,8 @@ fn write_inbox_row(t: &Transaction<'_>, user: &UserId, seq: Seq, row: &Row) -> R
 fn drop_body(t: &Transaction<'_>, chat: &str, n: i64) -> Result<(), StoreError> {
     t.prepare_cached(
         "DELETE FROM messages WHERE chat = ?1 AND n = ?2
-         AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.chat = ?1 AND inbox.n = ?2)",
+         AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.chat = ?1 AND inbox.n = ?2)
+         AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.chat = ?1 AND kept.n = ?2)",
     )?
     .execute(params![chat, n])?;
     Ok(())
