@@ -59,6 +59,7 @@ fn start_logging(level: &str) -> Result<()> {
 
 async fn serve(config: &Config) -> Result<ExitCode> {
     let stop = stop_on_signals()?;
+    limits::outlive_file_size_limit().context("SIGXFSZ")?;
     let mut server = tokio::select! {
         started = Server::start(config) => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),

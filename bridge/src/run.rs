@@ -28,6 +28,9 @@ const SETTLE_REST: Duration = Duration::from_secs(1);
 const JOURNAL_ROWS_MAX: usize = 50_000;
 /// How often time itself is an event.
 const TICK: Duration = Duration::from_secs(1);
+/// The rest after a commit that failed, before the store is tried again without a batch: a server that nobody is sent to any more, since
+/// it is not ready, would otherwise never find out that the disk has room again.
+const PROBE_REST: Duration = Duration::from_secs(1);
 /// How long the loop waits for stragglers when it is told to stop.
 const LAST_WAIT: Duration = Duration::from_millis(50);
 
@@ -56,6 +59,8 @@ pub struct Loop<S> {
     /// When each journal row was committed, oldest first.
     committed: VecDeque<Instant>,
     settle_not_before: Instant,
+    /// Set while the last commit failed: when the store is tried next.
+    next_probe: Option<Instant>,
     next_tick: Instant,
     stopping: bool,
 }
@@ -88,6 +93,7 @@ impl<S: Store> Loop<S> {
             next_ticket: 0,
             committed,
             settle_not_before: now,
+            next_probe: None,
             next_tick: now + TICK,
             stopping: false,
         }
@@ -104,6 +110,7 @@ impl<S: Store> Loop<S> {
             if self.stopping && quiet {
                 break;
             }
+            self.probe_if_due()?;
             self.settle_if_due();
         }
         while self.engine.settle()? {}
@@ -173,7 +180,7 @@ impl<S: Store> Loop<S> {
             Ok(()) => {
                 if self.engine.unsettled() > self.committed.len() {
                     self.committed.push_back(Instant::now());
-                    self.counters.healthy.store(true, Ordering::Relaxed);
+                    self.recovered();
                 }
                 let fed = self.engine.release(&mut self.window, &mut released);
                 self.say(released)?;
@@ -183,6 +190,7 @@ impl<S: Store> Loop<S> {
             Err(CommitError::Store(error)) => {
                 tracing::error!(%error, "a batch was not committed: its senders are told \"not now\"");
                 self.counters.healthy.store(false, Ordering::Relaxed);
+                self.next_probe = Some(Instant::now() + PROBE_REST);
                 let released = self.engine.abort(NotNow::Unavailable)?;
                 for (_, frame) in &released.frames {
                     self.window.sent(frame.len());
@@ -231,6 +239,32 @@ impl<S: Store> Loop<S> {
         Ok(self.sender.send(frames)?)
     }
 
+    fn recovered(&mut self) {
+        if self.next_probe.take().is_some() {
+            tracing::info!("the store takes batches again");
+        }
+        self.counters.healthy.store(true, Ordering::Relaxed);
+    }
+
+    /// Tries the store, if the last commit failed and no batch has tried it since.
+    fn probe_if_due(&mut self) -> Result<(), Error> {
+        if self.next_probe.is_none_or(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        match self.engine.probe() {
+            Ok(()) => {
+                self.committed.push_back(Instant::now());
+                self.recovered();
+            }
+            Err(CommitError::Fenced) => return Err(Error::Fenced),
+            Err(CommitError::Store(error)) => {
+                tracing::debug!(%error, "the store still takes no batches");
+                self.next_probe = Some(Instant::now() + PROBE_REST);
+            }
+        }
+        Ok(())
+    }
+
     /// One slice, between batches: the loop is never held for longer than that.
     fn settle_if_due(&mut self) {
         let now = Instant::now();
@@ -242,6 +276,9 @@ impl<S: Store> Loop<S> {
             Ok(_) => {
                 let settled = self.committed.len().saturating_sub(self.engine.unsettled());
                 self.committed.drain(..settled);
+                if self.next_probe.is_none() {
+                    self.counters.healthy.store(true, Ordering::Relaxed);
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "settling failed; the journal keeps everything");

@@ -16,6 +16,10 @@ use crate::chat_key::ChatKey;
 
 /// Older SQLite can lose a WAL reset (the race fixed in 3.51.3).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
+/// Pages of the WAL from which on a commit moves them into the database: 4 MiB.
+const WAL_PAGES: i64 = 1000;
+/// The WAL grows beyond that only while a reader holds a checkpoint up, and is cut back to this many bytes afterwards.
+const WAL_BYTES_LEFT: i64 = 4 * WAL_PAGES * 4096;
 /// Statements kept prepared.
 const STATEMENTS_MAX: usize = 64;
 
@@ -70,6 +74,8 @@ impl Sqlite {
         let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -65_536)?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", WAL_PAGES, |_| Ok(()))?;
+        connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_LEFT, |_| Ok(()))?;
         let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
         if mode != "wal" || synchronous != 2 {
             return Err(StoreError::Database(format!(
