@@ -2,6 +2,8 @@
 //!
 //! One suite (`conformance`) runs against every store.
 
+pub mod audit;
+pub mod background;
 pub mod loss;
 mod mark;
 pub mod memory;

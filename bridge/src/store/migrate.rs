@@ -16,13 +16,7 @@ const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql
 /// When a newer program has written the file, or a step cannot be committed: the file is at the version before it then.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let done = usize::try_from(version).ok().filter(|version| *version <= STEPS.len()).ok_or_else(|| {
-        StoreError::Database(format!(
-            "expected a schema of version {} at most, got {version}: the file was written by a newer natter; run that one, or put a \
-             backup back that was made before",
-            STEPS.len()
-        ))
-    })?;
+    let done = known(version)?;
     for (index, step) in STEPS.iter().enumerate().skip(done) {
         let version = index as i64 + 1;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -34,6 +28,20 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// How many steps a schema of this version has behind it.
+///
+/// # Errors
+/// A newer program has written it.
+pub(super) fn known(version: i64) -> Result<usize, StoreError> {
+    usize::try_from(version).ok().filter(|version| *version <= STEPS.len()).ok_or_else(|| {
+        StoreError::Database(format!(
+            "expected a schema of version {} at most, got {version}: the file was written by a newer natter; run that one, or put a \
+             backup back that was made before",
+            STEPS.len()
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The store on SQLite: WAL, `synchronous=FULL`, one connection that writes, owned by the loop's thread.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
@@ -110,9 +110,16 @@ impl Sqlite {
     }
 }
 
+/// The WAL of a database.
+pub(super) fn wal_of(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    path.into()
+}
+
 /// The newest journal row ever written, 0 for an empty file. Numbers go on where the last settlement ended, also when nothing is left in
 /// the journal.
-fn newest_row(connection: &Connection, log: u8) -> Result<u64, StoreError> {
+pub(super) fn newest_row(connection: &Connection, log: u8) -> Result<u64, StoreError> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version == 0 {
         return Ok(0);
