@@ -12,6 +12,8 @@ pub mod sqlite;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod contention;
 
 use std::sync::Arc;
 

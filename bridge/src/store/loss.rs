@@ -81,6 +81,7 @@ impl Sqlite {
         transaction.commit()?;
         self.first_seq = first_seq(&self.connection)?;
         self.mark.rises_to(upto);
+        self.newest = upto;
         Ok(Accepted { extent, users })
     }
 }

@@ -1,7 +1,10 @@
 //! The store on SQLite: WAL, `synchronous=FULL`, one connection that writes, owned by the loop's thread.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 use rusqlite::config::DbConfig;
@@ -20,6 +23,8 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 const WAL_PAGES: i64 = 1000;
 /// The WAL grows beyond that only while a reader holds a checkpoint up, and is cut back to this many bytes afterwards.
 const WAL_BYTES_LEFT: i64 = 4 * WAL_PAGES * 4096;
+/// How long a batch waits for another writer, a backup tool say; then it fails, and its senders are told "not now".
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Statements kept prepared.
 const STATEMENTS_MAX: usize = 64;
 
@@ -28,6 +33,8 @@ const STATEMENTS_MAX: usize = 64;
 pub struct Sqlite {
     pub(super) connection: Connection,
     pub(super) mark: Mark,
+    /// The newest row of the marked log, as this process knows it.
+    pub(super) newest: u64,
     pub(super) first_seq: Seq,
 }
 
@@ -57,8 +64,7 @@ impl Sqlite {
             return Err(StoreError::Database(format!("expected SQLite 3.51.3 or newer, got {}", rusqlite::version())));
         }
         let mark_path = mark::path_of(path);
-        let mark = |error: std::io::Error| StoreError::Database(format!("{}: {error}", mark_path.display()));
-        let found = mark::read(&mark_path).map_err(mark)?;
+        let found = mark::read(&mark_path).map_err(of(&mark_path))?;
         let marked = if let Found::Row(row) = found { row } else { 0 };
         let mut accept = Some(accept);
         let mut decide = |newest| accept.take().map_or(Ok(()), |accept| accept(Extent { newest, marked }));
@@ -66,7 +72,10 @@ impl Sqlite {
             // SQLite deletes the WAL of a database that is not there: the WAL may be all that is left.
             decide(0)?;
         }
+        // For its owner only; SQLite gives the WAL the same mode.
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(of(path))?;
         let mut connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         // A store that is refused stays as it is: what lies behind a torn place of the WAL may be of use to somebody.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -93,8 +102,8 @@ impl Sqlite {
         migrate(&mut connection)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         let first_seq = loss::first_seq(&connection)?;
-        let mark = Mark::open_or_make(&mark_path, newest).map_err(mark)?;
-        Ok(Self { connection, mark, first_seq })
+        let mark = Mark::open_or_make(&mark_path, newest).map_err(of(&mark_path))?;
+        Ok(Self { connection, mark, newest, first_seq })
     }
     /// Counts this start and returns its number, from 1.
     ///
@@ -108,6 +117,12 @@ impl Sqlite {
         )?;
         u32::try_from(boot).map_err(|_| StoreError::Corrupt { expected: "a boot number", got: boot.to_string() })
     }
+}
+
+/// What went wrong with a file.
+fn of(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.display().to_string();
+    move |error| StoreError::Database(format!("{path}: {error}"))
 }
 
 /// The WAL of a database.
@@ -183,6 +198,7 @@ impl Store for Sqlite {
             Ok(_) => {
                 if log == MARKED_LOG {
                     self.mark.rises_to(no);
+                    self.newest = no;
                 }
                 Append::Committed
             }
@@ -206,8 +222,21 @@ impl Store for Sqlite {
 
     fn settle(&mut self, log: u8, settlement: &Settlement) -> Result<(), StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if log == MARKED_LOG {
+            // The journal's key fences appends; this fences settlements.
+            let newest = newest_row(&transaction, log)?;
+            if newest != self.newest {
+                return Err(StoreError::Database(format!(
+                    "expected journal row {} as the newest, got {newest}: another process has written to this store",
+                    self.newest
+                )));
+            }
+        }
         write_settlement(&transaction, log, settlement)?;
         transaction.commit()?;
+        if log == MARKED_LOG {
+            self.newest = self.newest.max(settlement.upto);
+        }
         Ok(())
     }
 
