@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use natter_bridge::Handle;
+use natter_bridge::store::background::Watch;
 use natter_broker::Door;
 use natter_protocol::error::Kind;
 use prometheus_client::collector::Collector;
@@ -27,16 +28,20 @@ use crate::http::{Problem, with_problems};
 pub(crate) struct Health {
     bridge: OnceLock<Handle>,
     door: OnceLock<Weak<Door>>,
+    store: OnceLock<Arc<Watch>>,
     draining: AtomicBool,
 }
 
 /// The body of `/readyz`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Readiness {
     ready: bool,
     bridge: bool,
     door: bool,
     draining: bool,
+    /// What is wrong with the store, if the check in the background has found something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
 }
 
 impl Health {
@@ -49,6 +54,11 @@ impl Health {
     /// The door accepts clients, until it is drained.
     pub(crate) fn door_is_up(&self, door: &Arc<Door>) {
         let _first = self.door.set(Arc::downgrade(door));
+    }
+
+    /// The store is being checked.
+    pub(crate) fn store_is_checked(&self, watch: Arc<Watch>) {
+        let _first = self.store.set(watch);
     }
 
     /// The server stops: send it nobody more.
@@ -64,7 +74,8 @@ impl Health {
         let bridge = self.bridge.get().is_some_and(|handle| handle.stats().healthy);
         let door = self.door.get().is_some_and(|door| door.strong_count() > 0);
         let draining = self.draining.load(Ordering::Relaxed);
-        Readiness { ready: bridge && door && !draining, bridge, door, draining }
+        let store = self.store.get().and_then(|watch| watch.findings().into_iter().next());
+        Readiness { ready: bridge && door && !draining && store.is_none(), bridge, door, draining, store }
     }
 }
 
@@ -115,6 +126,23 @@ impl Collector for Metrics {
         let readiness = self.health.readiness();
         gauge(&mut encoder, "natter_ready", "Whether new clients are welcome", readiness.ready.into())?;
         gauge(&mut encoder, "natter_bridge_healthy", "Whether the last commit went well", readiness.bridge.into())?;
+        if let Some(watch) = self.health.store.get() {
+            let findings = watch.findings().len() as u64;
+            gauge(&mut encoder, "natter_wal_bytes", "Bytes of the database's write-ahead log", watch.wal_bytes())?;
+            let finished = watch.is_finished().into();
+            gauge(
+                &mut encoder,
+                "natter_store_check",
+                "Whether the check of the store after the start is done",
+                finished,
+            )?;
+            gauge(
+                &mut encoder,
+                "natter_store_check_findings",
+                "What that check has found wrong, at most 20",
+                findings,
+            )?;
+        }
         if let Some(stats) = self.health.bridge.get().map(Handle::stats) {
             bridge(&mut encoder, &stats)?;
         }

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use natter_bridge::Bridge;
 use natter_protocol::{DeviceId, UserId};
 
+use crate::check;
 use crate::config::{Config, Flags, parse_address};
 use crate::control;
 use crate::data::DataDir;
@@ -62,6 +63,8 @@ enum Command {
         #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_ttl)]
         ttl: u64,
     },
+    /// Say whether the store is whole
+    Check(check::Options),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -117,6 +120,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Serve(_) => return serve::run(&config),
         Command::User(UserCommand::Add { name }) => add_user(&config, name)?,
         Command::Token { name, device, ttl } => issue_token(&config, name, device, ttl)?,
+        Command::Check(options) => return check::run(&config, &options),
         Command::Config(ConfigCommand::Check) => {
             keys::load_trusted(&config.auth)?;
             print("the configuration is valid\n")?;
@@ -174,7 +178,7 @@ fn ask(config: &Config, request: &Request) -> Result<Answer> {
     }
 }
 
-fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("stdout")
 }

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// Longest path of a Unix socket, in bytes, with the 0 byte that ends it: 108 on Linux, 104 on macOS and the BSDs.
 const SOCKET_PATH_BYTES_MAX: usize = if cfg!(target_os = "linux") { 108 } else { 104 };
 
+/// The bridge's database, in the data directory; `natter.mark` beside it says how far it had come.
+pub(crate) const DATABASE: &str = "natter.db";
+
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataError {
@@ -58,7 +61,7 @@ impl DataDir {
 
     /// The bridge's database.
     pub(crate) fn database(&self) -> PathBuf {
-        self.path.join("natter.db")
+        self.path.join(DATABASE)
     }
 
     /// The keys that this server made for itself.

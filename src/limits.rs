@@ -1,6 +1,9 @@
-//! The file limit: every connection needs a file handle.
+//! The limits of files: how many, since every connection needs a handle; and how large.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Fewer than this are worth a warning.
 const OPEN_FILES_LOW: u64 = 10_000;
@@ -18,4 +21,13 @@ pub(crate) fn raise_open_files() {
     {
         tracing::warn!(files, "few files may be open, and every connection needs one: raise `ulimit -n`");
     }
+}
+
+/// A file that may not grow any more (`ulimit -f`) is a full disk, which is waited out, and not a reason to be killed. In a runtime only.
+///
+/// # Errors
+/// When the signal cannot be caught.
+pub(crate) fn outlive_file_size_limit() -> io::Result<()> {
+    // The handler stays when this is dropped.
+    signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admin;
+mod check;
 mod cli;
 mod config;
 mod control;

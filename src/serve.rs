@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use natter_bridge::store::background::Check;
 use natter_bridge::{Bridge, Running};
 use natter_broker::Door;
 use tokio::net::TcpListener;
@@ -59,6 +60,7 @@ fn start_logging(level: &str) -> Result<()> {
 
 async fn serve(config: &Config) -> Result<ExitCode> {
     let stop = stop_on_signals()?;
+    limits::outlive_file_size_limit().context("SIGXFSZ")?;
     let mut server = tokio::select! {
         started = Server::start(config) => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
@@ -134,6 +136,7 @@ struct Server {
     control: JoinHandle<()>,
     door: Arc<Door>,
     bridge: Running,
+    check: Check,
     // Last, so that they outlive all of the above.
     _dir: DataDir,
     _lock: Lock,
@@ -162,6 +165,8 @@ impl Server {
         let ends = spawn_blocking(natter_broker::start_router).await?.context("router")?;
         let bridge = bridge.start(ends.bridge.sender, ends.bridge.receiver).context("bridge")?;
         health.bridge_is_up(bridge.handle.clone());
+        let check = Check::start(&dir.database()).context("check of the store")?;
+        health.store_is_checked(check.watch());
         let door = Arc::new(Door::start(config.door(), mqtt_listener, accounts, ends.door, boot));
         health.door_is_up(&door);
 
@@ -171,7 +176,7 @@ impl Server {
         let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key });
         let control = tokio::spawn(socket.run(desk, control_stop.clone()));
         tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %dir.path().display(), boot, "started");
-        Ok(Self { mqtt, health, http, admin, control_stop, control, door, bridge, _dir: dir, _lock: lock })
+        Ok(Self { mqtt, health, http, admin, control_stop, control, door, bridge, check, _dir: dir, _lock: lock })
     }
 
     /// One line on stdout, for whoever started us.
@@ -188,6 +193,7 @@ impl Server {
     async fn drain(self, time: Duration) -> Result<ExitCode> {
         self.health.start_draining();
         self.control_stop.cancel();
+        drop(self.check);
         let clients = async { tokio::join!(drain_door(self.door), self.http.drain(), self.control) };
         // The door keeps to the same time by itself, and then still has its wills to send.
         if timeout(time + DOOR_GRACE, clients).await.is_err() {

@@ -366,6 +366,24 @@ impl<S: Store> Engine<S> {
         }
     }
 
+    /// Writes an empty journal row, between batches: whether the store takes rows again, after it did not, is known by that alone.
+    ///
+    /// # Errors
+    /// It does not; nothing has changed.
+    pub fn probe(&mut self) -> Result<(), CommitError> {
+        let row = change::encode(&[])
+            .map_err(|e| StoreError::Corrupt { expected: "changes that can be written", got: e.to_string() })?;
+        match self.state.store.append(self.log, self.next_no, &row) {
+            Append::Committed => {
+                self.state.journal.push_back((self.next_no, Vec::new()));
+                self.next_no += 1;
+                Ok(())
+            }
+            Append::Fenced => Err(CommitError::Fenced),
+            Append::Failed(error) => Err(error.into()),
+        }
+    }
+
     /// Gives a batch up that was not committed: every connection is closed with "not now", and memory is what the store says.
     ///
     /// # Errors

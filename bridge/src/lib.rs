@@ -40,6 +40,7 @@ use tokio::sync::oneshot;
 pub use config::{Config, Limits};
 pub use quota::Amount;
 pub use stats::Stats;
+pub use store::loss::Accepted as AcceptedLoss;
 
 use engine::{CommitError, Engine, Event, Now, Released, Reply, Request};
 use run::{Loop, Order};
@@ -91,6 +92,18 @@ impl Bridge {
         let counters = Arc::new(Counters::default());
         let engine = Engine::recover(store, config.limits, Arc::clone(&counters))?;
         Ok(Self { engine, counters, boot })
+    }
+
+    /// Opens a store that may have lost its end, settles what is there, and makes it go on without what is missing: no position is given
+    /// twice. It may be opened as usual afterwards.
+    ///
+    /// # Errors
+    /// As [`Bridge::open`], but for the loss; nothing is accepted then.
+    pub fn accept_loss(config: Config) -> Result<AcceptedLoss, Error> {
+        let (store, extent) = Sqlite::open_with_loss(&config.path)?;
+        let mut engine = Engine::recover(store, config.limits, Arc::default())?;
+        while engine.settle()? {}
+        Ok(engine.into_store().accept_loss(extent)?)
     }
 
     /// The number of this start: one more than the last one's.

@@ -14,6 +14,7 @@ use crate::chat_key::ChatKey;
 use crate::engine::Engine;
 use crate::state::User;
 use crate::stats::Counters;
+use crate::store::loss::SEQ_JUMP;
 use crate::store::{DeviceRow, Store, StoreError};
 
 /// Messages that a chat may have undelivered while the inbox is more than half full.
@@ -51,7 +52,7 @@ impl User {
     #[must_use]
     pub fn lag(&self, device: &DeviceRow) -> Amount {
         Amount {
-            entries: self.last_seq.saturating_sub(device.position()),
+            entries: entries_between(device.position(), self.last_seq),
             bytes: self.last_offset.saturating_sub(device.offset),
         }
     }
@@ -62,7 +63,7 @@ impl User {
         match self.most_current() {
             Some((_, device)) => self.lag(device),
             None => Amount {
-                entries: self.last_seq.saturating_sub(self.base.0),
+                entries: entries_between(self.base.0, self.last_seq),
                 bytes: self.last_offset.saturating_sub(self.base.1),
             },
         }
@@ -71,6 +72,11 @@ impl User {
     fn most_current(&self) -> Option<(&DeviceId, &DeviceRow)> {
         self.devices.iter().max_by_key(|(_, row)| row.position())
     }
+}
+
+/// Positions between two. What an accepted loss made them jump by does not count.
+fn entries_between(from: Seq, to: Seq) -> u64 {
+    to.saturating_sub(from) % SEQ_JUMP
 }
 
 impl<S: Store> Engine<S> {

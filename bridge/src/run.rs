@@ -30,6 +30,9 @@ const JOURNAL_ROWS_MAX: usize = 50_000;
 const TICK: Duration = Duration::from_secs(1);
 /// The rest between two steps of a sweep that has much to drop.
 const SWEEP_REST: Duration = Duration::from_millis(20);
+/// The rest after a commit that failed, before the store is tried again without a batch: a server that nobody is sent to any more, since
+/// it is not ready, would otherwise never find out that the disk has room again.
+const PROBE_REST: Duration = Duration::from_secs(1);
 /// How long the loop waits for stragglers when it is told to stop.
 const LAST_WAIT: Duration = Duration::from_millis(50);
 
@@ -58,6 +61,8 @@ pub struct Loop<S> {
     /// When each journal row was committed, oldest first.
     committed: VecDeque<Instant>,
     settle_not_before: Instant,
+    /// Set while the last commit failed: when the store is tried next.
+    next_probe: Option<Instant>,
     next_tick: Instant,
     stopping: bool,
 }
@@ -90,6 +95,7 @@ impl<S: Store> Loop<S> {
             next_ticket: 0,
             committed,
             settle_not_before: now,
+            next_probe: None,
             next_tick: now + TICK,
             stopping: false,
         }
@@ -106,6 +112,7 @@ impl<S: Store> Loop<S> {
             if self.stopping && quiet {
                 break;
             }
+            self.probe_if_due()?;
             self.settle_if_due()?;
         }
         while self.engine.settle()? {}
@@ -182,7 +189,7 @@ impl<S: Store> Loop<S> {
             Ok(()) => {
                 if self.engine.unsettled() > self.committed.len() {
                     self.committed.push_back(Instant::now());
-                    self.counters.healthy.store(true, Ordering::Relaxed);
+                    self.recovered();
                 }
                 let fed = self.engine.release(&mut self.window, &mut released);
                 self.say(released)?;
@@ -192,6 +199,7 @@ impl<S: Store> Loop<S> {
             Err(CommitError::Store(error)) => {
                 tracing::error!(%error, "a batch was not committed: its senders are told \"not now\"");
                 self.counters.healthy.store(false, Ordering::Relaxed);
+                self.next_probe = Some(Instant::now() + PROBE_REST);
                 let released = self.engine.abort(NotNow::Unavailable)?;
                 for (_, frame) in &released.frames {
                     self.window.sent(frame.len());
@@ -243,6 +251,32 @@ impl<S: Store> Loop<S> {
         Ok(self.sender.send(frames)?)
     }
 
+    fn recovered(&mut self) {
+        if self.next_probe.take().is_some() {
+            tracing::info!("the store takes batches again");
+        }
+        self.counters.healthy.store(true, Ordering::Relaxed);
+    }
+
+    /// Tries the store, if the last commit failed and no batch has tried it since.
+    fn probe_if_due(&mut self) -> Result<(), Error> {
+        if self.next_probe.is_none_or(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        match self.engine.probe() {
+            Ok(()) => {
+                self.committed.push_back(Instant::now());
+                self.recovered();
+            }
+            Err(CommitError::Fenced) => return Err(Error::Fenced),
+            Err(CommitError::Store(error)) => {
+                tracing::debug!(%error, "the store still takes no batches");
+                self.next_probe = Some(Instant::now() + PROBE_REST);
+            }
+        }
+        Ok(())
+    }
+
     /// One slice, between batches: the loop is never held for longer than that.
     fn settle_if_due(&mut self) -> Result<(), Error> {
         let now = Instant::now();
@@ -255,6 +289,9 @@ impl<S: Store> Loop<S> {
             Ok(_) => {
                 let settled = self.committed.len().saturating_sub(self.engine.unsettled());
                 self.committed.drain(..settled);
+                if self.next_probe.is_none() {
+                    self.counters.healthy.store(true, Ordering::Relaxed);
+                }
             }
             Err(error @ StoreError::NotSynced(_)) => return Err(error.into()),
             Err(error) => {

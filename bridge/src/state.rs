@@ -207,6 +207,9 @@ impl<S: Store> State<S> {
                     // A purge was cut off by a crash.
                     self.purge.add(id, 0, user.settled_seq);
                 }
+            } else {
+                user.last_seq = self.store.first_seq();
+                user.pushed = user.last_seq;
             }
             self.users.insert(id.clone(), user);
         }

@@ -2,11 +2,18 @@
 //!
 //! One suite (`conformance`) runs against every store.
 
+pub mod audit;
+pub mod background;
+pub mod loss;
+mod mark;
 pub mod memory;
+mod migrate;
 pub mod sqlite;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod contention;
 
 use std::sync::Arc;
 
@@ -38,6 +45,19 @@ pub enum StoreError {
         expected: &'static str,
         /// What does.
         got: String,
+    },
+    /// Batches are missing that were acknowledged. Nothing was changed.
+    #[error(
+        "store: expected journal row {marked}, which natter.mark says was committed, got an end at row {newest}: {} acknowledged \
+         batches are missing (rows {} to {marked}). The end of natter.db-wal is torn or lost, or an older copy of natter.db was put \
+         back. Put the missing natter.db-wal or a newer backup back; or go on without them: `natter check --accept-loss`",
+        .marked - .newest, .newest + 1
+    )]
+    Missing {
+        /// The newest row that is there.
+        newest: u64,
+        /// The newest row that was committed, or a newer one that was not noted yet.
+        marked: u64,
     },
 }
 
@@ -173,6 +193,11 @@ pub trait Store {
     /// # Errors
     /// As for every read: the database failed or holds what it should not.
     fn user(&mut self, user: &UserId) -> Result<Option<UserRow>, StoreError>;
+
+    /// Where the inbox of a user begins that is not stored: above 0 if positions may have been given that this store has lost.
+    fn first_seq(&self) -> Seq {
+        0
+    }
 
     /// The devices of a user.
     ///

@@ -327,3 +327,22 @@ fn a_database_of_another_version_is_refused_and_starts_are_counted() {
     let error = Sqlite::open(&fixture.path()).map(|_| ()).unwrap_err();
     assert!(matches!(&error, StoreError::Database(text) if text.contains("99")), "{error}");
 }
+
+#[test]
+fn a_body_stays_as_long_as_somebody_may_still_read_it() {
+    let mut fixture = OnDisk::new("kept");
+    let bob = user("bob");
+    let inbox = vec![(bob.clone(), 1, of(1)), (bob.clone(), 2, of(2))];
+    settle(fixture.store(), Settlement { messages: vec![message(1), message(2)], inbox, ..Settlement::default() });
+    let connection = rusqlite::Connection::open(fixture.path()).unwrap();
+    connection.execute("INSERT INTO kept VALUES ('bob', ?1, 2, 99)", [chat().as_str()]).unwrap();
+    settle(
+        fixture.store(),
+        Settlement { gone: vec![(bob.clone(), 1)], dropped: vec![(bob, 2)], ..Settlement::default() },
+    );
+    let left: Vec<i64> = {
+        let mut statement = connection.prepare("SELECT n FROM messages").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    assert_eq!(left, [2]);
+}

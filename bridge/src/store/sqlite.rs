@@ -1,29 +1,44 @@
 //! The store on SQLite: WAL, `synchronous=FULL`, one connection that writes, owned by the loop's thread.
 
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
+use super::loss::{self, Extent};
+use super::mark::{self, Found, MARKED_LOG, Mark};
+use super::migrate::migrate;
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
 use crate::chat_key::ChatKey;
 
-/// The schema this program writes.
-const SCHEMA_VERSION: i64 = 2;
 /// Older SQLite can lose a WAL reset (the race fixed in 3.51.3).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// What SQLite says when fsync of a file or a directory fails; its codes are extended ones on every connection of rusqlite.
 const NOT_SYNCED: [i32; 2] = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC];
+/// Pages of the WAL from which on a commit moves them into the database: 4 MiB.
+const WAL_PAGES: i64 = 1000;
+/// The WAL grows beyond that only while a reader holds a checkpoint up, and is cut back to this many bytes afterwards.
+const WAL_BYTES_LEFT: i64 = 4 * WAL_PAGES * 4096;
+/// How long a batch waits for another writer, a backup tool say; then it fails, and its senders are told "not now".
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Statements kept prepared.
 const STATEMENTS_MAX: usize = 64;
 
 /// A SQLite database.
 #[derive(Debug)]
 pub struct Sqlite {
-    connection: Connection,
+    pub(super) connection: Connection,
+    pub(super) mark: Mark,
+    /// The newest row of the marked log, as this process knows it.
+    pub(super) newest: u64,
+    pub(super) first_seq: Seq,
 }
 
 impl From<rusqlite::Error> for StoreError {
@@ -41,18 +56,43 @@ impl Sqlite {
     /// Opens the database file, or makes it.
     ///
     /// # Errors
-    /// When the file cannot be opened, is no database, was written by a newer program, or the library is too old.
+    /// When the file cannot be opened, is no database, was written by a newer program, or the library is too old;
+    /// [`StoreError::Missing`] when batches are missing that were acknowledged.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_if(path, Extent::or_refuse)
+    }
+
+    /// Opens the file if `accept` agrees with how much of it is there; before that nothing is written.
+    pub(super) fn open_if(
+        path: &Path,
+        accept: impl FnOnce(Extent) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
         let version = rusqlite::version_number();
         if version < SQLITE_VERSION_MIN {
             return Err(StoreError::Database(format!("expected SQLite 3.51.3 or newer, got {}", rusqlite::version())));
         }
+        let mark_path = mark::path_of(path);
+        let found = mark::read(&mark_path).map_err(of(&mark_path))?;
+        let marked = if let Found::Row(row) = found { row } else { 0 };
+        let mut accept = Some(accept);
+        let mut decide = |newest| accept.take().map_or(Ok(()), |accept| accept(Extent { newest, marked }));
+        if std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
+            // SQLite deletes the WAL of a database that is not there: the WAL may be all that is left.
+            decide(0)?;
+        }
+        // For its owner only; SQLite gives the WAL the same mode.
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(of(path))?;
         let mut connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        // A store that is refused stays as it is: what lies behind a torn place of the WAL may be of use to somebody.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.pragma_update(None, "locking_mode", "NORMAL")?;
         let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -65_536)?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", WAL_PAGES, |_| Ok(()))?;
+        connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_LEFT, |_| Ok(()))?;
         let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
         if planted::has(Bug::SynchronousOff) {
             connection.pragma_update(None, "synchronous", "OFF")?;
@@ -62,10 +102,20 @@ impl Sqlite {
                 "expected journal_mode wal and synchronous 2 (FULL), got {mode} and {synchronous}"
             )));
         }
+        let newest = newest_row(&connection, MARKED_LOG)?;
+        decide(newest)?;
+        if newest > 0 && !matches!(found, Found::Row(_)) {
+            tracing::warn!(
+                file = %mark_path.display(), ?found,
+                "a store without its high-water mark: a new one is made; whether the store's end is whole cannot be told this time"
+            );
+        }
         migrate(&mut connection)?;
-        Ok(Self { connection })
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        let first_seq = loss::first_seq(&connection)?;
+        let mark = Mark::open_or_make(&mark_path, newest).map_err(of(&mark_path))?;
+        Ok(Self { connection, mark, newest, first_seq })
     }
-
     /// Counts this start and returns its number, from 1.
     ///
     /// # Errors
@@ -80,23 +130,33 @@ impl Sqlite {
     }
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+/// What went wrong with a file.
+fn of(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.display().to_string();
+    move |error| StoreError::Database(format!("{path}: {error}"))
+}
+
+/// The WAL of a database.
+pub(super) fn wal_of(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    path.into()
+}
+
+/// The newest journal row ever written, 0 for an empty file. Numbers go on where the last settlement ended, also when nothing is left in
+/// the journal.
+pub(super) fn newest_row(connection: &Connection, log: u8) -> Result<u64, StoreError> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match version {
-        SCHEMA_VERSION => Ok(()),
-        0 => {
-            // The schema and its number come in one transaction: an interrupted start leaves an empty file.
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            transaction.execute_batch(include_str!("schema.sql"))?;
-            transaction.execute_batch(include_str!("schema-2.sql"))?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            transaction.commit()?;
-            Ok(())
-        }
-        other => Err(StoreError::Database(format!(
-            "expected schema {SCHEMA_VERSION} or an empty file, got {other}: the file was written by another version of natter"
-        ))),
+    if version == 0 {
+        return Ok(0);
     }
+    let newest: Option<i64> = connection.query_row(
+        "SELECT max((SELECT coalesce(max(no), 0) FROM journal WHERE log = ?1),
+                    coalesce((SELECT value FROM meta WHERE key = 'settled:' || ?1), 0))",
+        [log],
+        |row| row.get(0),
+    )?;
+    Ok(u64::try_from(newest.unwrap_or(0)).unwrap_or(0))
 }
 
 fn named<T>(text: &str, parse: fn(&str) -> Result<T, natter_protocol::ids::NameError>) -> Result<T, StoreError> {
@@ -107,7 +167,7 @@ fn device(text: Option<String>) -> Result<Option<DeviceId>, StoreError> {
     text.map(|text| named(&text, DeviceId::parse)).transpose()
 }
 
-fn number(value: u64) -> i64 {
+pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -146,7 +206,13 @@ impl Store for Sqlite {
             .prepare_cached("INSERT INTO journal VALUES (?1, ?2, ?3)")
             .and_then(|mut statement| statement.execute(params![log, number(no), delta]));
         match written {
-            Ok(_) => Append::Committed,
+            Ok(_) => {
+                if log == MARKED_LOG {
+                    self.mark.rises_to(no);
+                    self.newest = no;
+                }
+                Append::Committed
+            }
             Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::ConstraintViolation => {
                 Append::Fenced
             }
@@ -155,14 +221,7 @@ impl Store for Sqlite {
     }
 
     fn next_no(&mut self, log: u8) -> Result<u64, StoreError> {
-        // Row numbers go on where the last settlement ended, also when nothing is left in the journal.
-        let newest: Option<i64> = self.connection.query_row(
-            "SELECT max((SELECT coalesce(max(no), 0) FROM journal WHERE log = ?1),
-                        coalesce((SELECT value FROM meta WHERE key = 'settled:' || ?1), 0))",
-            [log],
-            |row| row.get(0),
-        )?;
-        Ok(u64::try_from(newest.unwrap_or(0)).unwrap_or(0) + 1)
+        Ok(newest_row(&self.connection, log)? + 1)
     }
 
     fn journal(&mut self, log: u8) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
@@ -174,8 +233,21 @@ impl Store for Sqlite {
 
     fn settle(&mut self, log: u8, settlement: &Settlement) -> Result<(), StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if log == MARKED_LOG {
+            // The journal's key fences appends; this fences settlements.
+            let newest = newest_row(&transaction, log)?;
+            if newest != self.newest {
+                return Err(StoreError::Database(format!(
+                    "expected journal row {} as the newest, got {newest}: another process has written to this store",
+                    self.newest
+                )));
+            }
+        }
         write_settlement(&transaction, log, settlement)?;
         transaction.commit()?;
+        if log == MARKED_LOG {
+            self.newest = self.newest.max(settlement.upto);
+        }
         Ok(())
     }
 
@@ -191,6 +263,10 @@ impl Store for Sqlite {
                 })
             })
             .optional()?)
+    }
+
+    fn first_seq(&self) -> Seq {
+        self.first_seq
     }
 
     fn devices(&mut self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {

@@ -166,7 +166,8 @@ unsafe extern "C" fn open(
         };
         let handle = file.cast::<Handle>();
         (*handle).base.pMethods = std::ptr::null();
-        let is_new = !Path::new(CStr::from_ptr(path).to_str().expect("found")).exists();
+        // The store makes an empty database itself, for its owner only: what is empty is as new as what is not there.
+        let is_new = std::fs::metadata(CStr::from_ptr(path).to_str().expect("found")).map_or(0, |file| file.len()) == 0;
         let code = open(vfs, path, inner(file), flags, out_flags);
         if code != ffi::SQLITE_OK {
             return code;
