@@ -12,12 +12,14 @@ use clap::{Args, Parser, Subcommand};
 use natter_bridge::Bridge;
 use natter_protocol::{DeviceId, UserId};
 
+use crate::cert::{self, CertOptions};
 use crate::config::{Config, Flags, parse_address};
 use crate::control;
 use crate::data::DataDir;
 use crate::desk::{Answer, Request, answer_alone};
 use crate::keys::{self, OwnKey};
 use crate::serve;
+use crate::tls::Tls;
 
 /// How long `natter user` and `natter token` wait for a server that has the lock and does not answer: it starts or stops.
 const SERVER_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -62,6 +64,8 @@ enum Command {
         #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_ttl)]
         ttl: u64,
     },
+    /// Make a certificate authority and a certificate, for development
+    Cert(CertOptions),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -108,6 +112,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Torture(options) = &command {
         return natter_tools::torture::run(options, data);
     }
+    if let Command::Cert(options) = &command {
+        print(&cert::make(options)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut flags = Flags { data, ..Flags::default() };
     if let Command::Serve(Addresses { mqtt, http, admin }) = &command {
         (flags.mqtt, flags.http, flags.admin) = (*mqtt, *http, *admin);
@@ -119,9 +127,12 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Token { name, device, ttl } => issue_token(&config, name, device, ttl)?,
         Command::Config(ConfigCommand::Check) => {
             keys::load_trusted(&config.auth)?;
+            Tls::load(&config.tls)?;
             print("the configuration is valid\n")?;
         }
         Command::Config(ConfigCommand::Print) => print(&config.to_toml()?)?,
+        // Done above.
+        Command::Cert(_) => {}
         #[cfg(feature = "tools")]
         Command::Torture(_) => {}
     }

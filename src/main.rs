@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admin;
+mod cert;
 mod cli;
 mod config;
 mod control;
@@ -10,8 +11,11 @@ mod desk;
 mod http;
 mod keys;
 mod limits;
+mod listener;
 mod serve;
+mod tls;
 mod token;
+mod websocket;
 
 use std::io::Write as _;
 use std::process::ExitCode;
