@@ -45,7 +45,7 @@ impl WebSocket {
 
     /// A handshake with these headers over a stream that is there. The answer yes must choose `mqtt`.
     #[track_caller]
-    pub fn open_over(stream: impl Stream + 'static, headers: &[(&str, &str)]) -> Result<Self, Refusal> {
+    pub fn open_over(mut stream: impl Stream + 'static, headers: &[(&str, &str)]) -> Result<Self, Refusal> {
         let mut request = "GET /mqtt HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
             .to_owned();
@@ -53,8 +53,19 @@ impl WebSocket {
             request.push_str("Host: localhost\r\n");
         }
         headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
+        stream.write_all(format!("{request}\r\n").as_bytes()).expect("a request");
+        Self::answered(stream)
+    }
+
+    /// After a handshake that was written already, by hand.
+    #[track_caller]
+    pub fn opened_by_hand(stream: impl Stream + 'static) -> Self {
+        Self::answered(stream).unwrap_or_else(|refusal| panic!("{refusal:?}"))
+    }
+
+    #[track_caller]
+    fn answered(stream: impl Stream + 'static) -> Result<Self, Refusal> {
         let mut socket = Self { stream: Box::new(stream), bytes: Vec::new(), rest: Vec::new() };
-        socket.stream.write_all(format!("{request}\r\n").as_bytes()).expect("a request");
         let end = loop {
             if let Some(at) = socket.bytes.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
