@@ -74,12 +74,18 @@ pub(crate) struct Http {
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) connections_max: usize,
     pub(crate) header_timeout_s: u64,
+    pub(crate) write_timeout_s: u64,
 }
 
 impl Http {
     /// How long the head of a request may take to arrive.
     pub(crate) fn header_timeout(&self) -> Duration {
         Duration::from_secs(self.header_timeout_s)
+    }
+
+    /// How long a client may take nothing of an answer.
+    pub(crate) fn write_timeout(&self) -> Duration {
+        Duration::from_secs(self.write_timeout_s)
     }
 }
 
@@ -224,6 +230,7 @@ impl Config {
             ("tls.handshakes_max", "1 to 1000000", 1..=1_000_000, self.tls.handshakes_max as u64),
             ("http.connections_max", "1 to 1000000", 1..=1_000_000, self.http.connections_max as u64),
             ("http.header_timeout_s", "1 to 600", 1..=600, self.http.header_timeout_s),
+            ("http.write_timeout_s", "1 to 600", 1..=600, self.http.write_timeout_s),
             ("door.connections_max", "1 to 1000000", 1..=1_000_000, door.connections_max as u64),
             ("door.connect_timeout_s", "1 to 600", 1..=600, door.connect_timeout_s),
             ("door.packet_timeout_s", "1 to 600", 1..=600, door.packet_timeout_s),
@@ -398,7 +405,12 @@ mod tests {
                 https: None,
             },
             tls: Tls { certificate: None, key: None, handshake_timeout_s: 5, handshakes_max: 1024 },
-            http: Http { allowed_origins: Vec::new(), connections_max: 4096, header_timeout_s: 10 },
+            http: Http {
+                allowed_origins: Vec::new(),
+                connections_max: 4096,
+                header_timeout_s: 30,
+                write_timeout_s: 20,
+            },
             auth: Auth { public_key_file: None, algorithm: KeyAlgorithm::EdDSA, jwks_file: None, issuer: None },
             shutdown: Shutdown { drain_timeout_s: 10 },
             log: Log { level: "info,rumqttd=off".into() },

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::config::Http as Limits;
+use crate::write_timeout::WriteTimeout;
 
 /// The pause after a failed accept, as when there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -52,7 +53,7 @@ impl HttpServer {
         let stop = CancellationToken::new();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout());
-        let served = Served { router, http, tls, stop: stop.clone() };
+        let served = Served { router, http, tls, write_timeout: limits.write_timeout(), stop: stop.clone() };
         let task = tokio::spawn(accept(listener, Arc::new(served), limits.connections_max));
         Ok(Self { address, stop, task })
     }
@@ -71,6 +72,7 @@ struct Served {
     router: Router,
     http: http1::Builder,
     tls: Option<Arc<TlsAcceptor>>,
+    write_timeout: Duration,
     stop: CancellationToken,
 }
 
@@ -137,7 +139,8 @@ impl Served {
             request.extensions_mut().insert(ConnectInfo(peer));
             self.router.clone().call(request)
         });
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        let stream = TokioIo::new(WriteTimeout::new(stream, self.write_timeout));
+        let mut connection = pin!(self.http.serve_connection(stream, service).with_upgrades());
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.stop.cancelled() => {

@@ -16,6 +16,7 @@ mod serve;
 mod tls;
 mod token;
 mod websocket;
+mod write_timeout;
 
 use std::io::Write as _;
 use std::process::ExitCode;

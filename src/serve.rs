@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use natter_bridge::{Bridge, Running};
 use natter_broker::Door;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -104,8 +104,7 @@ fn stop_on_signals() -> Result<CancellationToken> {
 }
 
 /// At each SIGHUP, reads the certificate's files again.
-fn reload_on_hangup(tls: Option<Tls>) -> Result<()> {
-    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+fn reload_on_hangup(mut hangup: Signal, tls: Option<Tls>) {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             match tls.as_ref().map(Tls::reload) {
@@ -115,7 +114,6 @@ fn reload_on_hangup(tls: Option<Tls>) -> Result<()> {
             }
         }
     });
-    Ok(())
 }
 
 /// Everything that runs.
@@ -137,6 +135,8 @@ struct Server {
 
 impl Server {
     async fn start(config: &Config) -> Result<Self> {
+        // From here on a SIGHUP waits; before, it would end the process.
+        let hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
         let dir = DataDir::open_or_make(&config.data.dir)?;
         let lock = lock(&dir).await?;
         let mqtt_listener = bind("listen.mqtt", config.listen.mqtt).await?;
@@ -177,7 +177,7 @@ impl Server {
                 https = Some(HttpServer::start(listener, router, &config.http, Some(Arc::clone(&tls.http)))?);
             }
         }
-        reload_on_hangup(tls)?;
+        reload_on_hangup(hangup, tls);
         let socket = Control::bind(dir.socket()?).context("control socket")?;
         let control_stop = CancellationToken::new();
         let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key });

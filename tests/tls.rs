@@ -1,5 +1,5 @@
 //! MQTT and HTTP over TLS: stock clients with a certificate of `natter cert`, and what must not get through.
-#![allow(clippy::unwrap_used, reason = "a test ends where its world does not hold")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where its world does not hold")]
 
 mod common;
 
@@ -7,6 +7,7 @@ use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,38 @@ fn mosquitto_clients_talk_over_tls() {
     assert!(!mosquitto::publish_with(&server, Version::V5, "alice", "phone", &alice, 1, MESSAGE, &over).success());
     let over = ["-h", "localhost", "-p", &port];
     assert!(!mosquitto::publish_with(&server, Version::V5, "alice", "phone", &alice, 1, MESSAGE, &over).success());
+}
+
+#[test]
+fn what_natter_cert_prints_works_as_it_stands() {
+    if !mosquitto::is_there() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let cert = || natter().args(["cert", "--host", "localhost", "--out", "tls"]).current_dir(&dir).output().unwrap();
+    let output = cert();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let server =
+        TestServer::start_with(&text.replace("0.0.0.0:8883", "127.0.0.1:0").replace("0.0.0.0:8443", "127.0.0.1:0"));
+    ["alice", "bob"].iter().for_each(|name| server.add_user(name));
+
+    let mut bob = Device::v5(&server, "bob", "phone");
+    let lines =
+        text.lines().filter_map(|line| line.strip_prefix("# ")).skip_while(|line| !line.starts_with("mosquitto_pub"));
+    let command = lines.collect::<Vec<_>>().join("\n").replace("-p 8883", &format!("-p {}", server.mqtts().port()));
+    // The `natter` that it calls is ours.
+    std::os::unix::fs::symlink(natter().get_program(), dir.path().join("natter")).unwrap();
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let status =
+        Command::new("sh").args(["-euc", &command]).env("PATH", path).env("NATTER__DATA__DIR", server.data()).status();
+    assert!(status.unwrap().success(), "{command}");
+    assert_text(&bob.entry(), "alice", "hi");
+
+    // Once more, and it is refused.
+    let output = cert();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && stderr.contains("ca.pem") && stderr.contains("--out"), "{stderr}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! MQTT over WebSocket on the HTTP listener: packets in frames of any cut, and what the door does with frames that are none.
-#![allow(clippy::unwrap_used, reason = "a test ends where its world does not hold")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where its world does not hold")]
 
 mod common;
 

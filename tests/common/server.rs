@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ struct Running {
     admin: SocketAddr,
     mqtts: Option<SocketAddr>,
     https: Option<SocketAddr>,
-    log: mpsc::Receiver<String>,
+    log: Mutex<mpsc::Receiver<String>>,
 }
 
 /// The binary under test: the one that was built with the tests, or the one that `NATTER_TEST_BINARY` names (a release build, say).
@@ -96,7 +96,7 @@ impl TestServer {
     #[track_caller]
     pub fn wait_for_log(&self, words: &str) -> String {
         let deadline = Instant::now() + patience();
-        let log = &self.running.as_ref().expect("a server that runs").log;
+        let log = self.running.as_ref().expect("a server that runs").log.lock().expect("nobody panics here");
         loop {
             let line = log.recv_timeout(deadline.saturating_duration_since(Instant::now()));
             let line = line.unwrap_or_else(|error| panic!("no {words:?} in the log: {error}"));
@@ -156,7 +156,15 @@ impl TestServer {
         };
         let address = |name: &str| find(name).unwrap_or_else(|| panic!("{name}=IP:PORT in {ready:?}"));
         let (mqtt, http, admin) = (address("mqtt"), address("http"), address("admin"));
-        self.running = Some(Running { mqtt, http, admin, mqtts: find("mqtts"), https: find("https"), log, child });
+        self.running = Some(Running {
+            mqtt,
+            http,
+            admin,
+            mqtts: find("mqtts"),
+            https: find("https"),
+            log: Mutex::new(log),
+            child,
+        });
     }
 
     /// SIGKILL: nothing of what the process held in memory survives.
