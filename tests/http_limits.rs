@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use common::websocket::WebSocket;
 use common::{TestServer, dial, patience};
 
 /// The start of the answer to a GET on a connection of its own; empty if it is closed at once.
@@ -36,6 +37,14 @@ fn one_more_connection_than_the_limit_is_closed_at_once() {
     assert_eq!(get(server.http()), "");
     drop(held);
     eventually("the places are free again", || get(server.http()) == "HTTP/1.1 200 OK");
+}
+
+#[test]
+fn a_websocket_is_a_client_of_the_door_and_takes_no_place_of_http() {
+    let server = TestServer::start_with("[http]\nconnections_max = 1\n");
+    // Its place of HTTP is given back a moment after the handshake's answer.
+    let _open = WebSocket::open(server.http());
+    eventually("room for a request", || get(server.http()) == "HTTP/1.1 200 OK");
 }
 
 #[test]
