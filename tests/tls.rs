@@ -140,6 +140,10 @@ fn plain_mqtt_at_the_tls_port_is_closed_without_a_word() {
         assert_eq!(answer, b"");
         assert!(ended - began < Duration::from_secs(5));
     }
+    let mut scrape = dial(server.admin());
+    scrape.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let metrics = std::io::read_to_string(scrape).unwrap();
+    assert!(metrics.contains("\nnatter_door_tls_failed_total 1\n"), "{metrics}");
 }
 
 /// A ClientHello of that version with these cipher suites.

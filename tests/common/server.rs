@@ -130,7 +130,8 @@ impl TestServer {
         let stderr = BufReader::new(child.stderr.take().expect("stderr"));
         let (log_tx, log) = mpsc::channel();
         thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
+            for line in stderr.split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
                 eprintln!("{line}");
                 let _ = log_tx.send(line);
             }
