@@ -268,6 +268,47 @@ fn a_sync_that_fails_ends_the_process_and_what_was_acknowledged_is_there_after_t
     }
 }
 
+#[test]
+fn a_disk_that_is_full_for_a_while_makes_senders_wait_and_loses_nothing() {
+    if !strace_works() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a temporary directory");
+    // Some way behind the start; each batch that fails has failed with its first write.
+    let fault = "inject=pwrite64:error=ENOSPC:when=300..303";
+    let mut server = TestServer::start_under(&strace(&home.path().join("trace"), &["trace=pwrite64", fault]));
+    server.add_user("alice");
+    server.add_user("bob");
+    let connect = Connect::v5("alice", "alice-phone", &server.token("alice"));
+    let (mut alice, _) = connect.open(server.mqtt());
+    let (mut acknowledged, mut not_now, mut since) = (0, 0, 0);
+    // Until ten in a row were accepted behind the last "not now".
+    while not_now == 0 || since < 10 {
+        assert!(acknowledged < 1000, "the disk never fails");
+        let payload = json!({"id": format!("m{acknowledged}"), "to": "bob", "type": "text", "text": {"body": "hi"}});
+        let id = alice.publish("users/alice/phone/outbox", &payload.to_string());
+        match alice.next() {
+            Some(Packet::PubAck { id: got, reason, .. }) => {
+                assert_eq!((got, reason), (id, 0));
+                acknowledged += 1;
+                since += 1;
+            }
+            // "Not now": the message is tried again on another connection.
+            Some(Packet::Disconnect { reason: 0x89, .. }) => {
+                (not_now, since) = (not_now + 1, 0);
+                alice = connect.open(server.mqtt()).0;
+            }
+            other => panic!("expected a PUBACK, or a DISCONNECT that says \"server busy\", got {other:?}"),
+        }
+    }
+    let mut bob = Device::v5(&server, "bob", "phone");
+    for n in 0..acknowledged {
+        let entry = bob.entry();
+        assert_eq!((&entry["id"], &entry["n"]), (&json!(format!("m{n}")), &json!(n + 1)), "{entry}");
+    }
+    server.terminate();
+}
+
 /// A trace in short: who, call, file, data or nothing, result. A line that ends in `..` is unfinished; one that begins so goes on.
 fn trace(lines: &[&str]) -> Vec<Call> {
     let lines = lines.iter().enumerate().map(|(i, line)| {
