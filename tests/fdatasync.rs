@@ -26,6 +26,8 @@ const MESSAGES: usize = 50;
 const CALLS: &str = "trace=read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,pwrite64,fsync,fdatasync";
 const READS: [&str; 4] = ["read", "readv", "recvfrom", "recvmsg"];
 const WRITES: [&str; 4] = ["write", "writev", "sendto", "sendmsg"];
+/// What only a socket takes.
+const SOCKET_CALLS: [&str; 4] = ["recvfrom", "recvmsg", "sendto", "sendmsg"];
 const SYNCS: [&str; 2] = ["fsync", "fdatasync"];
 
 const PUBACK: u8 = 4;
@@ -55,7 +57,9 @@ fn strace(output: &Path, expressions: &[&str]) -> Vec<String> {
 #[derive(Debug, PartialEq)]
 struct Call {
     name: String,
-    /// What the first argument, a file descriptor, stands for: a path, or `socket:[inode]`.
+    /// The first argument, a file descriptor.
+    fd: u32,
+    /// What it stands for: a path, or `socket:[inode]`; empty if strace does not say.
     file: String,
     /// All strings among its arguments, joined.
     data: Vec<u8>,
@@ -91,11 +95,14 @@ fn call(text: &str, began: usize, ended: usize) -> Option<Call> {
     let (name, rest) = text.split_once('(')?;
     let (arguments, result) = rest.rsplit_once(" = ")?;
     let result = result.split_whitespace().next()?.parse().ok()?;
-    let (_, file) = arguments.split_once('<')?;
-    let (file, _) = file.split_once('>')?;
+    let digits = arguments.len() - arguments.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (fd, behind) = arguments.split_at(digits);
+    let fd = fd.parse().ok()?;
+    // Now and then strace cannot resolve a descriptor, and leaves the name out.
+    let file = behind.strip_prefix('<').and_then(|file| file.split_once('>')).map_or("", |(file, _)| file);
     let file = String::from_utf8(unescape(file)).ok()?;
     let data = arguments.split('"').skip(1).step_by(2).flat_map(unescape).collect();
-    Some(Call { name: name.to_owned(), file, data, result, began, ended })
+    Some(Call { name: name.to_owned(), fd, file, data, result, began, ended })
 }
 
 /// Takes the `\x2f` of `-xx` back.
@@ -124,7 +131,7 @@ impl Call {
     }
 
     fn is_on_a_socket(&self) -> bool {
-        self.file.starts_with("socket:")
+        self.file.starts_with("socket:") || SOCKET_CALLS.contains(&self.name.as_str())
     }
 
     fn is_on_the_log(&self) -> bool {
@@ -144,7 +151,7 @@ fn synced_before_it_was_said(calls: &[Call], body: &str, acknowledgement: u8) ->
     };
     let read = first("PUBLISH", &|call| call.is(&READS) && call.is_on_a_socket() && call.has(body))?;
     let behind = |call: &Call, other: &Call| call.began > other.ended;
-    let answer = first("answer", &|call| call.is(&WRITES) && call.file == read.file && behind(call, read))?;
+    let answer = first("answer", &|call| call.is(&WRITES) && call.fd == read.fd && behind(call, read))?;
     let kind = answer.data.first().map_or(0, |byte| byte >> 4);
     if kind != acknowledgement {
         return Err(format!("{body}: expected a packet of kind {acknowledgement}, got {kind}"));
