@@ -72,8 +72,10 @@ impl Sqlite {
             // SQLite deletes the WAL of a database that is not there: the WAL may be all that is left.
             decide(0)?;
         }
-        // For its owner only; SQLite gives the WAL the same mode.
-        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(of(path))?;
+        if !path.exists() {
+            // For its owner only; SQLite gives the WAL the same mode. Never a file that is open already: closing it would end its locks.
+            OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(of(path))?;
+        }
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         // A store that is refused stays as it is: what lies behind a torn place of the WAL may be of use to somebody.
