@@ -23,6 +23,8 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 const WAL_PAGES: i64 = 1000;
 /// The WAL grows beyond that only while a reader holds a checkpoint up, and is cut back to this many bytes afterwards.
 const WAL_BYTES_LEFT: i64 = 4 * WAL_PAGES * 4096;
+/// A WAL this long is worth a warning.
+const WAL_BYTES_ALARM: u64 = 256 << 20;
 /// How long a batch waits for another writer, a backup tool say; then it fails, and its senders are told "not now".
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Statements kept prepared.
@@ -36,6 +38,8 @@ pub struct Sqlite {
     /// The newest row of the marked log, as this process knows it.
     pub(super) newest: u64,
     pub(super) first_seq: Seq,
+    wal: PathBuf,
+    wal_is_long: bool,
 }
 
 impl From<rusqlite::Error> for StoreError {
@@ -104,9 +108,23 @@ impl Sqlite {
         migrate(&mut connection)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         let first_seq = loss::first_seq(&connection)?;
-        let mark = Mark::open_or_make(&mark_path, newest).map_err(of(&mark_path))?;
-        Ok(Self { connection, mark, newest, first_seq })
+        let mark = Mark::open_or_make(&mark_path, newest.max(marked)).map_err(of(&mark_path))?;
+        Ok(Self { connection, mark, newest, first_seq, wal: wal_of(path), wal_is_long: false })
     }
+    /// Says once that the WAL is long: whoever reads for so long is outside of this process, and only he can end it.
+    fn watch_wal(&mut self) {
+        let bytes = std::fs::metadata(&self.wal).map_or(0, |metadata| metadata.len());
+        let is_long = bytes > WAL_BYTES_ALARM;
+        if is_long && !self.wal_is_long {
+            tracing::warn!(
+                bytes,
+                "the WAL grows: another process has been reading the database for long (a backup, `natter check`, sqlite3), or the \
+                 database has no room to grow; it is cut back when that ends"
+            );
+        }
+        self.wal_is_long = is_long;
+    }
+
     /// Counts this start and returns its number, from 1.
     ///
     /// # Errors
@@ -239,6 +257,7 @@ impl Store for Sqlite {
         if log == MARKED_LOG {
             self.newest = self.newest.max(settlement.upto);
         }
+        self.watch_wal();
         Ok(())
     }
 
