@@ -163,7 +163,9 @@ fn bridge(encoder: &mut DescriptorEncoder, stats: &natter_bridge::Stats) -> fmt:
         ("natter_not_now", "Connections that got not now", stats.not_now),
         ("natter_entries", "Inbox entries handed to the door", stats.entries),
         ("natter_acknowledged", "Inbox entries acknowledged by devices", stats.acknowledged),
-        ("natter_expired", "Inbox entries that expired undelivered", stats.expired),
+        ("natter_expired", "Inbox entries that expired, or were dropped from a crowded inbox", stats.expired),
+        ("natter_quota_refusals", "Messages refused because an inbox was full", stats.quota),
+        ("natter_skipped", "Inbox positions that lagging devices skipped", stats.skipped),
     ] {
         counter(encoder, name, help, value)?;
     }

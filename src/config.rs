@@ -98,6 +98,10 @@ pub(crate) struct Door {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Bridge {
     pub(crate) entry_ttl_s: u64,
+    pub(crate) inbox_entries_max: u64,
+    pub(crate) inbox_bytes_max: u64,
+    pub(crate) device_lag_entries_max: u64,
+    pub(crate) device_lag_bytes_max: u64,
     pub(crate) devices_max: usize,
     pub(crate) sessions_max: usize,
 }
@@ -190,6 +194,10 @@ impl Config {
             ("door.queue_frames_max", "256 to 65536", 256..=65_536, door.queue_frames_max as u64),
             ("door.queue_bytes_max", "2097152 to 1073741824", 2_097_152..=1_073_741_824, door.queue_bytes_max as u64),
             ("bridge.entry_ttl_s", "1 to 315360000", 1..=315_360_000, bridge.entry_ttl_s),
+            ("bridge.inbox_entries_max", "100 to 1000000000", 100..=1_000_000_000, bridge.inbox_entries_max),
+            ("bridge.inbox_bytes_max", "1 MiB to 1 TiB", 1 << 20..=1 << 40, bridge.inbox_bytes_max),
+            ("bridge.device_lag_entries_max", "100 to 1000000000", 100..=1_000_000_000, bridge.device_lag_entries_max),
+            ("bridge.device_lag_bytes_max", "1 MiB to 1 TiB", 1 << 20..=1 << 40, bridge.device_lag_bytes_max),
             ("bridge.devices_max", "1 to 100", 1..=100, bridge.devices_max as u64),
             ("bridge.sessions_max", "1 to 1000", 1..=1000, bridge.sessions_max as u64),
         ] {
@@ -236,6 +244,11 @@ impl Config {
     pub(crate) fn bridge(&self, path: PathBuf) -> natter_bridge::Config {
         let limits = natter_bridge::Limits {
             entry_ttl_secs: self.bridge.entry_ttl_s,
+            inbox: natter_bridge::Amount { entries: self.bridge.inbox_entries_max, bytes: self.bridge.inbox_bytes_max },
+            device_lag: natter_bridge::Amount {
+                entries: self.bridge.device_lag_entries_max,
+                bytes: self.bridge.device_lag_bytes_max,
+            },
             devices_max: self.bridge.devices_max,
             sessions_max: self.bridge.sessions_max,
             ..natter_bridge::Limits::default()

@@ -58,6 +58,8 @@ pub struct Accepted {
 pub struct Row {
     /// Server second it was made in.
     pub at: u64,
+    /// Bytes given in this inbox so far, with this row's.
+    pub offset: u64,
     /// Meant for that device only.
     pub only: Option<DeviceId>,
     /// Meant for every device but that.
@@ -85,6 +87,28 @@ pub enum Item {
     Failed(Failed),
     /// Entries that will not come.
     Gap(Gap),
+}
+
+impl Item {
+    /// What an entry counts for in a quota beside its body.
+    pub const OVERHEAD_BYTES: u64 = 128;
+
+    /// What it counts for in a quota.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Message(message) => message.bytes(),
+            Self::Receipt(_) | Self::Failed(_) | Self::Gap(_) => Self::OVERHEAD_BYTES,
+        }
+    }
+}
+
+impl Message {
+    /// What an entry with it counts for in a quota.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.body.len() as u64 + Item::OVERHEAD_BYTES
+    }
 }
 
 /// `member` has had delivered, or has read, everything of `chat` with `after < n <= n`.
@@ -199,6 +223,8 @@ pub struct Place {
     pub user: UserId,
     /// Which position.
     pub seq: Seq,
+    /// The same in bytes: [`Row::offset`].
+    pub offset: u64,
     /// Meant for that device only.
     pub only: Option<DeviceId>,
     /// Meant for every device but that.
@@ -221,6 +247,8 @@ pub enum Change {
         device: DeviceId,
         /// Where it starts.
         cursor: Seq,
+        /// The same in bytes.
+        offset: u64,
         /// Server second.
         at: u64,
     },
@@ -287,6 +315,21 @@ pub enum Change {
         from: Seq,
         /// Where it stands.
         upto: Seq,
+        /// The same in bytes.
+        offset: u64,
+    },
+    /// A device lags too far behind: it will not get what lies behind `from` up to `upto`.
+    Skipped {
+        /// Whose.
+        user: UserId,
+        /// Which device.
+        device: DeviceId,
+        /// From behind this position.
+        from: Seq,
+        /// Up to this one.
+        upto: Seq,
+        /// The same in bytes.
+        offset: u64,
     },
     /// A watermark rose.
     Mark {
@@ -305,6 +348,17 @@ pub enum Change {
         user: UserId,
         /// Up to where.
         upto: Seq,
+        /// The same in bytes.
+        offset: u64,
+    },
+    /// A device could not take a message: it stays readable for its user beyond the inbox.
+    Kept {
+        /// Whose.
+        user: UserId,
+        /// The message.
+        message: Arc<Message>,
+        /// Until this server second.
+        until: u64,
     },
     /// A session is stored as this.
     Session {
@@ -381,6 +435,8 @@ impl Change {
             | Self::Notice { user, .. }
             | Self::Merged { user, .. }
             | Self::Cursor { user, .. }
+            | Self::Skipped { user, .. }
+            | Self::Kept { user, .. }
             | Self::Dropped { user, .. }
             | Self::Session { user, .. }
             | Self::SessionGone { user, .. } => user.slot(),
@@ -390,7 +446,7 @@ impl Change {
 }
 
 /// The layout of a journal row, its first byte. A row of another layout is refused, not guessed at.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 /// A journal row that does not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -443,7 +499,7 @@ mod tests {
                 hash: [7; 16],
                 at: 3,
                 grant: None,
-                places: vec![Place { user: bob.clone(), seq: 1, only: None, except: None }],
+                places: vec![Place { user: bob.clone(), seq: 1, offset: 170, only: None, except: None }],
             },
             Change::Mark { chat, member: bob, tick: Tick::Delivered, n: 1 },
         ];

@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::quota::Amount;
+
+const MIB: u64 = 1024 * 1024;
+
 /// Where the store is, and the limits.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -16,6 +20,10 @@ pub struct Config {
 pub struct Limits {
     /// Server seconds after which an entry that nobody took expires. Default 30 days.
     pub entry_ttl_secs: u64,
+    /// What may wait for a user before messages to him are refused. Default 400,000 entries or 512 MiB; one chat alone fills half of it.
+    pub inbox: Amount,
+    /// What a device may lag behind while another one of its user is further: more is skipped. Default 200,000 entries or 256 MiB.
+    pub device_lag: Amount,
     /// Devices a user; one more replaces the one idle longest, if it is idle for a week, or is refused. Default 10.
     pub devices_max: usize,
     /// Stored sessions a user; one more makes the server forget the one that ended first. Default 32.
@@ -30,6 +38,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             entry_ttl_secs: 30 * 24 * 3600,
+            inbox: Amount { entries: 400_000, bytes: 512 * MIB },
+            device_lag: Amount { entries: 200_000, bytes: 256 * MIB },
             devices_max: 10,
             sessions_max: 32,
             swaps_max: 10_000,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use natter_protocol::link::{Down, Mode, Opening};
-use natter_protocol::{ConnectionId, DeviceId, UserId};
+use natter_protocol::{ConnectionId, DeviceId, Seq, UserId};
 
 use crate::change::{Change, Session};
 use crate::engine::{Connection, Engine};
@@ -37,7 +37,7 @@ impl<S: Store> Engine<S> {
         self.add_user(&user)?;
         let client_id: Arc<str> = Arc::from(opening.client_id.as_str());
         if let Some(old) = self.by_client.insert((user.clone(), Arc::clone(&client_id)), id) {
-            self.stop_reading(&user, old)?;
+            self.stop_reading(&user, old, true)?;
         }
         let stored = self.state.session(&user, &client_id)?.filter(|session| self.is_alive(session));
         let resumed = if opening.clean_start { None } else { stored };
@@ -122,8 +122,9 @@ impl<S: Store> Engine<S> {
         user: &UserId,
         id: ConnectionId,
         expiry_secs: Option<u32>,
+        by_server: bool,
     ) -> Result<(), StoreError> {
-        self.stop_reading(user, id)?;
+        self.stop_reading(user, id, !by_server)?;
         let Some(connection) = self.connections.remove(&id) else { return Ok(()) };
         let key = (user.clone(), Arc::clone(&connection.client_id));
         if self.by_client.get(&key) != Some(&id) {
@@ -182,7 +183,7 @@ impl<S: Store> Engine<S> {
             (Some((other, _)), _) if *other != device => QUOTA,
             (_, Mode::Device) => self.read_device(user, id, &device)?,
             (_, Mode::Viewer) => {
-                self.stop_reading(user, id)?;
+                self.stop_reading(user, id, true)?;
                 self.remember_subscription(user, id, None)?;
                 let prev = self.state.user(user)?.last_seq;
                 self.viewers.entry(user.clone()).or_default().push(Viewer {
@@ -202,7 +203,7 @@ impl<S: Store> Engine<S> {
 
     /// UNSUBSCRIBE.
     pub(crate) fn detach(&mut self, user: &UserId, id: ConnectionId) -> Result<(), StoreError> {
-        self.stop_reading(user, id)?;
+        self.stop_reading(user, id, true)?;
         self.remember_subscription(user, id, None)
     }
 
@@ -217,14 +218,16 @@ impl<S: Store> Engine<S> {
         if !self.may_take_over(user, device, &client_id) || !self.begin_device(user, device)? {
             return Ok(QUOTA);
         }
-        self.stop_reading(user, id)?;
+        self.stop_reading(user, id, true)?;
         let old = self.readers.get(user).and_then(|all| all.iter().find(|reader| reader.device == *device));
         if let Some(old) = old.map(|reader| reader.connection) {
-            self.stop_reading(user, old)?;
+            self.stop_reading(user, old, false)?;
             self.answer(user, Down::Close { connection: old, reason: TAKEN_OVER });
         }
-        let cursor = self.state.user(user)?.devices.get(device).map_or(0, |row| row.cursor);
-        let reader = Reader::new(device.clone(), id, client_id, receive_maximum, packet_bytes_max, cursor);
+        let row = self.state.user(user)?.devices.get(device).copied().unwrap_or_default();
+        let mut reader = Reader::new(device.clone(), id, client_id, receive_maximum, packet_bytes_max, row.cursor);
+        reader.next = row.position() + 1;
+        reader.stub_at = self.stuck.stub_at(user, device, self.now.server_secs);
         self.readers.entry(user.clone()).or_default().push(reader);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.reading = Some((device.clone(), Mode::Device));
@@ -270,11 +273,11 @@ impl<S: Store> Engine<S> {
             let Some((idle, cursor)) = self.idle_device(user)? else { return Ok(false) };
             self.change(Change::DeviceGone { user: user.clone(), device: idle, cursor })?;
         }
-        let cursor = match smallest_cursor(self.state.user(user)?) {
-            Some(cursor) => cursor,
-            None => self.state.oldest_seq(user)?.saturating_sub(1),
+        let (cursor, offset) = match smallest_position(self.state.user(user)?) {
+            Some(position) => position,
+            None => self.state.start(user)?,
         };
-        self.change(Change::Device { user: user.clone(), device: device.clone(), cursor, at: now })?;
+        self.change(Change::Device { user: user.clone(), device: device.clone(), cursor, offset, at: now })?;
         Ok(true)
     }
 
@@ -287,7 +290,7 @@ impl<S: Store> Engine<S> {
             .iter()
             .filter(|(device, row)| !read.contains(device) && row.active_at + DEVICE_IDLE_SECS <= now)
             .min_by_key(|(_, row)| row.active_at)
-            .map(|(device, row)| (device.clone(), row.cursor)))
+            .map(|(device, row)| (device.clone(), row.position())))
     }
 
     /// A stored session resumes what it read last.
@@ -309,8 +312,8 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// The connection reads nothing any more.
-    fn stop_reading(&mut self, user: &UserId, id: ConnectionId) -> Result<(), StoreError> {
+    /// The connection reads nothing any more, by its client's doing or not.
+    fn stop_reading(&mut self, user: &UserId, id: ConnectionId, by_client: bool) -> Result<(), StoreError> {
         let Some((device, mode)) = self.connections.get_mut(&id).and_then(|connection| connection.reading.take())
         else {
             return Ok(());
@@ -326,6 +329,10 @@ impl<S: Store> Engine<S> {
             }
             Mode::Device => {
                 if let Some(all) = self.readers.get_mut(user) {
+                    let oldest = all.iter().find(|reader| reader.connection == id).and_then(Reader::oldest_in_flight);
+                    if let Some(seq) = oldest.filter(|_| by_client) {
+                        self.stuck.ended(user, &device, seq, self.now.server_secs);
+                    }
                     all.retain(|reader| reader.connection != id);
                     if all.is_empty() {
                         self.readers.remove(user);
@@ -342,6 +349,6 @@ impl<S: Store> Engine<S> {
     }
 }
 
-fn smallest_cursor(user: &User) -> Option<u64> {
-    user.devices.values().map(|row| row.cursor).min()
+fn smallest_position(user: &User) -> Option<(Seq, u64)> {
+    user.devices.values().map(|row| (row.position(), row.offset)).min()
 }

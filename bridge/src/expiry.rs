@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::{MessageId, Seq, UserId};
 
-use crate::change::{Change, Failed, Gap, Item, Message, Tick};
+use crate::change::{Change, Failed, Gap, Item, Message, Row, Tick};
 use crate::engine::Engine;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
 /// Inboxes looked at in one step of the sweep.
 const USERS_A_STEP: usize = 50;
-/// Entries of an inbox that expire in one step.
+/// Entries that expire in one step.
 const ROWS_A_STEP: usize = 500;
 /// Dedupe rows looked at in one step.
 const ACCEPTED_A_STEP: usize = 500;
@@ -25,68 +25,89 @@ pub struct Sweep {
 }
 
 impl<S: Store> Engine<S> {
-    /// One step around the store: the next inboxes, the next dedupe rows. Changes join the batch.
+    /// One step around the store: the next inboxes, the next dedupe rows. Changes join the batch. `true`: there was more to drop than a
+    /// step takes, and the next one should come soon.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn sweep(&mut self, now: crate::engine::Now) -> Result<(), StoreError> {
+    pub fn sweep(&mut self, now: crate::engine::Now) -> Result<bool, StoreError> {
         self.now = now;
         let oldest = self.state.store.oldest_rows(self.sweep.user.as_ref(), USERS_A_STEP)?;
-        self.sweep.user = if oldest.len() == USERS_A_STEP { oldest.last().map(|(user, _)| user.clone()) } else { None };
+        let is_round_over = oldest.len() < USERS_A_STEP;
         let before = now.server_secs.saturating_sub(self.limits.entry_ttl_secs);
+        let mut rows_left = ROWS_A_STEP;
         for (user, at) in oldest {
-            if at < before {
-                self.expire(&user, before)?;
+            if rows_left == 0 {
+                return Ok(true);
             }
+            if at < before {
+                rows_left -= self.expire(&user, before, rows_left)?;
+            }
+            // With no rows left the same inbox is looked at again: it may have more.
+            if rows_left > 0 {
+                self.sweep.user = Some(user);
+            }
+        }
+        if rows_left == 0 {
+            return Ok(true);
+        }
+        if is_round_over {
+            self.sweep.user = None;
         }
         self.sweep.accepted =
             self.state.store.sweep_accepted(self.sweep.accepted.take(), ACCEPTED_A_STEP, now.server_secs)?;
-        Ok(())
+        self.state.store.sweep_kept(ROWS_A_STEP, now.server_secs)?;
+        Ok(false)
     }
 
-    /// Drops the entries of an inbox that were made before `before`: devices that had not got them are told by a gap, senders by
-    /// `failed` if no device had.
-    fn expire(&mut self, user: &UserId, before: u64) -> Result<(), StoreError> {
-        let floor = self.state.user(user)?.floor;
-        let rows = self.state.page(user, floor, ROWS_A_STEP)?;
-        let over: Vec<_> = rows.into_iter().take_while(|(_, row)| row.at < before).collect();
-        let (Some((first, _)), Some((upto, _))) = (over.first(), over.last()) else { return Ok(()) };
-        let (first, upto) = (*first, *upto);
+    /// Drops the entries of an inbox that were made before `before`, at most `limit`; how many.
+    fn expire(&mut self, user: &UserId, before: u64, limit: usize) -> Result<usize, StoreError> {
+        let floor = self.state.user(user)?.floor();
+        let mut rows = self.state.page(user, floor, limit)?;
+        let over = rows.iter().take_while(|(_, row)| row.at < before).count();
+        rows.truncate(over);
+        self.drop_rows(user, rows, false)?;
+        Ok(over)
+    }
 
+    /// Drops the oldest rows of an inbox: devices that had not got them are told by a gap, senders by `failed` if no device had.
+    pub(crate) fn drop_rows(&mut self, user: &UserId, rows: Vec<(Seq, Row)>, lagged: bool) -> Result<(), StoreError> {
+        let (Some((first, _)), Some((upto, last))) = (rows.first(), rows.last()) else { return Ok(()) };
+        let (first, upto, offset) = (*first, *upto, last.offset);
         let mut gaps: BTreeMap<natter_protocol::DeviceId, (Seq, Seq)> = BTreeMap::new();
-        for (device, row) in &self.state.user(user)?.devices {
+        for (device, known) in &self.state.user(user)?.devices {
             let mut missed =
-                over.iter().filter(|(seq, entry)| *seq > row.cursor && entry.is_for(device)).map(|(seq, _)| *seq);
+                rows.iter().filter(|(seq, row)| *seq > known.position() && row.is_for(device)).map(|(seq, _)| *seq);
             if let Some(from) = missed.next() {
                 gaps.insert(device.clone(), (from, missed.next_back().unwrap_or(from)));
             }
         }
-        let messages: Vec<_> = over
-            .iter()
-            .filter_map(|(_, row)| match &row.item {
-                Item::Message(message) => Some(std::sync::Arc::clone(message)),
-                _ => None,
-            })
-            .collect();
-        self.change(Change::Dropped { user: user.clone(), upto })?;
-        Counters::add_many(&self.counters.expired, over.len() as u64);
-        tracing::debug!(%user, first, upto, "entries expired");
+        self.change(Change::Dropped { user: user.clone(), upto, offset })?;
+        Counters::add_many(&self.counters.expired, rows.len() as u64);
+        tracing::debug!(%user, first, upto, lagged, "entries dropped");
         for (device, (from, to)) in gaps {
-            self.notice(user, Some(device), None, Item::Gap(Gap { from, to, lagged: false }))?;
+            self.put_notice(user, Some(device), None, Item::Gap(Gap { from, to, lagged }))?;
         }
-        for message in messages {
-            self.tell_expired(user, &message)?;
+        for (_, row) in rows {
+            if let Item::Message(message) = row.item {
+                self.tell_expired(user, &message, lagged)?;
+            }
         }
         Ok(())
     }
 
-    fn tell_expired(&mut self, user: &UserId, message: &Message) -> Result<(), StoreError> {
+    fn tell_expired(&mut self, user: &UserId, message: &Message, lagged: bool) -> Result<(), StoreError> {
         let own = message.from == *user;
         if own || self.state.chat(&message.chat)?.mark(user, Tick::Delivered) >= message.n {
             return Ok(());
         }
         let days = self.limits.entry_ttl_secs / 86_400;
-        let refusal = Refusal::new(Kind::Expired, format!("expected a device of {user} within {days} days, got none"));
+        let details = if lagged {
+            format!("expected a device of {user} before too much else had come, got none")
+        } else {
+            format!("expected a device of {user} within {days} days, got none")
+        };
+        let refusal = Refusal::new(Kind::Expired, details);
         let at = Some((message.chat.clone(), message.n, user.clone(), self.now.unix_secs));
         let failed = Failed { at, ..Failed::refused(Some(message.id.clone()), &refusal) };
         self.notice(&message.from, None, None, Item::Failed(failed))?;

@@ -15,6 +15,8 @@ pub mod config;
 mod connection;
 pub mod engine;
 pub mod expiry;
+mod long_ack;
+pub mod quota;
 pub mod reader;
 mod recipient;
 pub mod run;
@@ -23,6 +25,7 @@ mod settle;
 pub mod state;
 pub mod stats;
 pub mod store;
+mod stuck;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +38,7 @@ use natter_protocol::link::{Bell, LinkDown, LinkReceiver, LinkSender, Window};
 use tokio::sync::oneshot;
 
 pub use config::{Config, Limits};
+pub use quota::Amount;
 pub use stats::Stats;
 pub use store::loss::Accepted as AcceptedLoss;
 

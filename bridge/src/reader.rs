@@ -29,6 +29,8 @@ pub struct Reader {
     pub next: Seq,
     /// The position sent last on this connection, at first the device's cursor.
     pub prev: Seq,
+    /// An entry that the client did not survive again and again: it goes out as a stub.
+    pub stub_at: Option<Seq>,
     in_flight: VecDeque<InFlight>,
     bytes: usize,
 }
@@ -42,9 +44,20 @@ pub struct InFlight {
     pub taken: bool,
     /// The message in it.
     pub message: Option<Arc<Message>>,
+    /// Its position in bytes of the inbox.
+    pub offset: u64,
     bytes: usize,
     acknowledged: bool,
-    stub: bool,
+    /// It went out as a stub.
+    pub stub: bool,
+}
+
+impl InFlight {
+    /// The client cannot have it: it got a stub, or has acknowledged it with an error.
+    #[must_use]
+    pub fn is_turned_down(&self) -> bool {
+        self.stub || (self.acknowledged && !self.taken)
+    }
 }
 
 impl Reader {
@@ -66,6 +79,7 @@ impl Reader {
             packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
             next: cursor + 1,
             prev: cursor,
+            stub_at: None,
             in_flight: VecDeque::new(),
             bytes: 0,
         }
@@ -96,8 +110,8 @@ impl Reader {
     }
 
     /// An entry went out.
-    pub fn sent(&mut self, seq: Seq, bytes: usize, message: Option<Arc<Message>>, stub: bool) {
-        self.in_flight.push_back(InFlight { seq, taken: false, message, bytes, acknowledged: false, stub });
+    pub fn sent(&mut self, seq: Seq, offset: u64, bytes: usize, message: Option<Arc<Message>>, stub: bool) {
+        self.in_flight.push_back(InFlight { seq, taken: false, message, offset, bytes, acknowledged: false, stub });
         self.bytes += bytes;
         self.prev = seq;
         self.next = seq + 1;
@@ -121,15 +135,24 @@ impl Reader {
         passed
     }
 
-    /// Everything up to `upto` was acknowledged by other means.
-    pub fn passed(&mut self, upto: Seq) {
+    /// Everything up to `upto` was acknowledged by other means. Returns what was in flight of it.
+    pub fn passed(&mut self, upto: Seq) -> Vec<InFlight> {
+        let mut passed = Vec::new();
         while self.in_flight.front().is_some_and(|entry| entry.seq <= upto)
             && let Some(entry) = self.in_flight.pop_front()
         {
             self.bytes -= entry.bytes;
+            passed.push(entry);
         }
         self.next = self.next.max(upto + 1);
         self.prev = self.prev.max(upto);
+        passed
+    }
+
+    /// The oldest entry that was sent and is not acknowledged.
+    #[must_use]
+    pub fn oldest_in_flight(&self) -> Option<Seq> {
+        self.in_flight.front().map(|entry| entry.seq)
     }
 
     /// Starts again at `cursor`: what is in flight goes out again.
@@ -169,7 +192,7 @@ mod tests {
     fn the_cursor_moves_over_the_acknowledged_prefix() {
         let mut reader = reader(10);
         for seq in 5..9 {
-            reader.sent(seq, 100, None, false);
+            reader.sent(seq, 0, 100, None, false);
         }
         assert!(seqs(&reader.acknowledged(6, true)).is_empty());
         assert_eq!(seqs(&reader.acknowledged(5, true)), [5, 6]);
@@ -184,10 +207,10 @@ mod tests {
         let mut reader = reader(2);
         assert_eq!(reader.room(), 2);
         assert!(!reader.must_wait(5, WINDOW_BYTES * 2));
-        reader.sent(5, WINDOW_BYTES * 2, None, false);
+        reader.sent(5, 0, WINDOW_BYTES * 2, None, false);
         assert_eq!(reader.room(), 0);
         reader.acknowledged(5, true);
-        reader.sent(6, 10, None, false);
+        reader.sent(6, 0, 10, None, false);
         assert_eq!(reader.room(), 1);
         assert!(reader.must_wait(7, WINDOW_BYTES));
     }
@@ -195,7 +218,7 @@ mod tests {
     #[test]
     fn a_packet_id_in_flight_is_not_used_twice() {
         let mut reader = reader(10);
-        reader.sent(5, 10, None, false);
+        reader.sent(5, 0, 10, None, false);
         assert!(!reader.must_wait(6, 10));
         assert!(reader.must_wait(5 + 65_535, 10));
         assert!(!reader.must_wait(6 + 65_535, 10));
@@ -204,7 +227,7 @@ mod tests {
     #[test]
     fn a_stub_that_is_acknowledged_was_not_taken() {
         let mut reader = reader(10);
-        reader.sent(5, 10, None, true);
+        reader.sent(5, 0, 10, None, true);
         let passed = reader.acknowledged(5, true);
         assert!(passed.iter().all(|entry| !entry.taken));
     }

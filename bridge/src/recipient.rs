@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::link::{Down, Window};
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry, topic};
 
 use crate::change::{Change, Item, Message, Receipt, Row, Tick};
@@ -14,8 +15,8 @@ use crate::reader::Reader;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
-/// Rows read at a time when an acknowledgement names a position instead of entries.
-const ACK_PAGE: usize = 500;
+/// Rows that an acknowledgement by position looks at in one batch.
+pub(crate) const ACK_PAGE: usize = 500;
 /// Bytes of a QoS 1 PUBLISH beside topic and payload: fixed header, two lengths, packet id, empty properties.
 const PUBLISH_OVERHEAD: usize = 1 + 4 + 2 + 2 + 1;
 
@@ -41,7 +42,8 @@ impl<S: Store> Engine<S> {
         let Some(reader) = reader else { return Ok(()) };
         let passed = reader.acknowledged(seq, taken);
         let device = reader.device.clone();
-        let Some(upto) = passed.last().map(|entry| entry.seq) else { return Ok(()) };
+        let Some(upto) = passed.last().map(|entry| (entry.seq, entry.offset)) else { return Ok(()) };
+        self.keep_stubs(user, &passed)?;
         let messages: Vec<_> = passed.into_iter().filter_map(|entry| Some((entry.message?, entry.taken))).collect();
         self.pass(user, &device, upto, &messages)
     }
@@ -51,25 +53,26 @@ impl<S: Store> Engine<S> {
         &mut self,
         user: &UserId,
         device: &DeviceId,
-        upto: Seq,
+        (upto, offset): (Seq, u64),
         messages: &[(Arc<Message>, bool)],
     ) -> Result<(), StoreError> {
         let from = self.state.user(user)?.devices.get(device).map_or(upto, |row| row.cursor);
         if from < upto {
-            self.change(Change::Cursor { user: user.clone(), device: device.clone(), from, upto })?;
+            self.change(Change::Cursor { user: user.clone(), device: device.clone(), from, upto, offset })?;
         }
+        self.stuck.passed(user, device, upto);
         Counters::add_many(&self.counters.acknowledged, messages.len() as u64);
         self.hungry.insert(user.clone());
         self.delivered(user, messages)
     }
 
-    /// `{"ack":N}`: everything up to N is acknowledged.
+    /// `{"ack":N}`: everything up to N is acknowledged, a page of it now; `true`: that was all.
     pub(crate) fn ack_upto(
         &mut self,
         user: &UserId,
         device: &DeviceId,
         upto: Seq,
-    ) -> Result<Result<(), Refusal>, StoreError> {
+    ) -> Result<Result<bool, Refusal>, StoreError> {
         let known = self.state.user(user)?;
         let last_seq = known.last_seq;
         let Some(cursor) = known.devices.get(device).map(|row| row.cursor) else {
@@ -81,29 +84,30 @@ impl<S: Store> Engine<S> {
             let details = format!("ack: expected at most {last_seq}, the newest entry of the inbox, got {upto}");
             return Ok(Err(Refusal::new(Kind::InvalidValue, details)));
         }
-        let mut after = cursor;
-        while after < upto {
-            let mut rows = self.state.page(user, after, ACK_PAGE)?;
-            rows.retain(|(seq, _)| *seq <= upto);
-            let Some((last, _)) = rows.last() else { break };
-            after = *last;
-            let messages: Vec<_> = rows
-                .into_iter()
-                .filter(|(_, row)| row.is_for(device))
-                .filter_map(|(_, row)| match row.item {
-                    Item::Message(message) => Some((message, true)),
-                    _ => None,
-                })
-                .collect();
-            self.pass(user, device, after, &messages)?;
+        if upto <= cursor {
+            return Ok(Ok(true));
         }
-        if after < upto {
-            self.pass(user, device, upto, &[])?;
-        }
-        if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
-            reader.passed(upto);
-        }
-        Ok(Ok(()))
+        let mut rows = self.state.page(user, cursor, ACK_PAGE)?;
+        let is_page_full = rows.len() == ACK_PAGE;
+        rows.retain(|(seq, _)| *seq <= upto);
+        let seen = match rows.last() {
+            Some((last, row)) if is_page_full => (*last, row.offset),
+            last => (upto, last.map_or(0, |(_, row)| row.offset)),
+        };
+        let reader = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device));
+        let passed = reader.map(|reader| reader.passed(seen.0)).unwrap_or_default();
+        let turned_down = |seq: Seq| passed.iter().any(|entry| entry.seq == seq && entry.is_turned_down());
+        let messages: Vec<_> = rows
+            .into_iter()
+            .filter(|(_, row)| row.is_for(device))
+            .filter_map(|(seq, row)| match row.item {
+                Item::Message(message) => Some((message, !turned_down(seq))),
+                _ => None,
+            })
+            .collect();
+        self.keep_stubs(user, &passed)?;
+        self.pass(user, device, seen, &messages)?;
+        Ok(Ok(seen.0 == upto))
     }
 
     /// `{"sync":true}`: the device begins if it is new, and its reader starts again at the cursor.
@@ -112,9 +116,10 @@ impl<S: Store> Engine<S> {
             let details = format!("sync: expected at most {} devices, got one more", self.limits.devices_max);
             return Ok(Err(Refusal::new(Kind::Quota, details)));
         }
-        let cursor = self.state.user(user)?.devices.get(device).map_or(0, |row| row.cursor);
+        let row = self.state.user(user)?.devices.get(device).copied().unwrap_or_default();
         if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
-            reader.rewind(cursor);
+            reader.rewind(row.cursor);
+            reader.next = row.position() + 1;
         }
         self.hungry.insert(user.clone());
         Ok(Ok(()))
@@ -267,6 +272,10 @@ impl<S: Store> Engine<S> {
                 if !self.send(user, reader, seq, &row, window, out) {
                     return Ok(true);
                 }
+                if planted::has(Bug::CursorOnSend) {
+                    let (user, device) = (user.clone(), reader.device.clone());
+                    self.change(Change::Cursor { user, device, from: seq - 1, upto: seq, offset: row.offset })?;
+                }
             }
         }
     }
@@ -285,14 +294,22 @@ impl<S: Store> Engine<S> {
         let mut payload = entry::head(seq, reader.prev, &tail);
         let around = topic::inbox(user, &reader.device).len() + PUBLISH_OVERHEAD;
         let mut stub = false;
-        if payload.len() > entry::ENTRY_BYTES_MAX || payload.len() + around > reader.packet_bytes_max {
+        let why = if payload.len() > entry::ENTRY_BYTES_MAX || payload.len() + around > reader.packet_bytes_max {
             let limit = reader.packet_bytes_max.saturating_sub(around).min(entry::ENTRY_BYTES_MAX);
             let details = format!("expected an entry of at most {limit} bytes, got {}", payload.len());
-            let why = Refusal::new(Kind::TooLarge, details);
-            if let Some(short) = message.as_ref().and_then(|message| stub_tail(user, message, &why)) {
-                payload = entry::head(seq, reader.prev, &short);
-                stub = true;
-            }
+            Some(Refusal::new(Kind::TooLarge, details))
+        } else if reader.stub_at == Some(seq) {
+            let details =
+                "expected an acknowledgement within five subscriptions, got none: the client may not survive it";
+            Some(Refusal::new(Kind::InvalidValue, details))
+        } else {
+            None
+        };
+        if let Some(why) = why
+            && let Some(short) = message.as_ref().and_then(|message| stub_tail(user, message, &why))
+        {
+            payload = entry::head(seq, reader.prev, &short);
+            stub = true;
         }
         if reader.must_wait(seq, payload.len()) {
             return false;
@@ -308,7 +325,7 @@ impl<S: Store> Engine<S> {
             None => (false, seq),
         };
         debug_assert!(seq <= newest, "an entry beyond the newest position");
-        reader.sent(seq, payload.len(), message, stub);
+        reader.sent(seq, row.offset, payload.len(), message, stub);
         Counters::add(&self.counters.entries);
         let down = Down::Entry { connection: reader.connection, seq, again, payload: Bytes::from(payload) };
         let frame = down.encode();

@@ -28,6 +28,8 @@ const SETTLE_REST: Duration = Duration::from_secs(1);
 const JOURNAL_ROWS_MAX: usize = 50_000;
 /// How often time itself is an event.
 const TICK: Duration = Duration::from_secs(1);
+/// The rest between two steps of a sweep that has much to drop.
+const SWEEP_REST: Duration = Duration::from_millis(20);
 /// The rest after a commit that failed, before the store is tried again without a batch: a server that nobody is sent to any more, since
 /// it is not ready, would otherwise never find out that the disk has room again.
 const PROBE_REST: Duration = Duration::from_secs(1);
@@ -102,7 +104,7 @@ impl<S: Store> Loop<S> {
     /// Runs until it is told to stop.
     ///
     /// # Errors
-    /// What the process must end for: the router has stopped, another process owns the store, or the store cannot be read.
+    /// What the process must end for: the router has stopped, another process owns the store, the store cannot be read, or a sync failed.
     pub fn run(mut self) -> Result<(), Error> {
         loop {
             let quiet = self.gather()?;
@@ -111,7 +113,7 @@ impl<S: Store> Loop<S> {
                 break;
             }
             self.probe_if_due()?;
-            self.settle_if_due();
+            self.settle_if_due()?;
         }
         while self.engine.settle()? {}
         Ok(())
@@ -150,7 +152,14 @@ impl<S: Store> Loop<S> {
         if self.stopping {
             return Instant::now() + LAST_WAIT;
         }
-        let settle = self.committed.front().map(|at| (*at + SETTLE_AFTER).max(self.settle_not_before));
+        if self.engine.is_unfinished() {
+            return self.clock.start;
+        }
+        let settle = if self.engine.has_dead_rows() {
+            Some(self.settle_not_before)
+        } else {
+            self.committed.front().map(|at| (*at + SETTLE_AFTER).max(self.settle_not_before))
+        };
         settle.map_or(self.next_tick, |at| at.min(self.next_tick))
     }
 
@@ -197,6 +206,9 @@ impl<S: Store> Loop<S> {
                 }
                 self.committed.truncate(self.engine.unsettled());
                 self.say(released)?;
+                if let StoreError::NotSynced(_) = error {
+                    return Err(error.into());
+                }
             }
         }
         self.counters.unsettled.store(self.engine.unsettled() as u64, Ordering::Relaxed);
@@ -204,7 +216,7 @@ impl<S: Store> Loop<S> {
     }
 
     fn decide(&mut self, now: Now) -> Result<(), CommitError> {
-        let mut outcome = Ok(());
+        let mut outcome = self.engine.go_on(now);
         for event in self.batch.drain(..) {
             if outcome.is_ok() {
                 outcome = self.engine.handle(event, now);
@@ -215,8 +227,8 @@ impl<S: Store> Loop<S> {
         }
         outcome?;
         if Instant::now() >= self.next_tick {
-            self.next_tick = Instant::now() + TICK;
-            self.engine.sweep(now)?;
+            let has_more = self.engine.sweep(now)?;
+            self.next_tick = Instant::now() + if has_more { SWEEP_REST } else { TICK };
         }
         self.engine.commit()
     }
@@ -266,11 +278,12 @@ impl<S: Store> Loop<S> {
     }
 
     /// One slice, between batches: the loop is never held for longer than that.
-    fn settle_if_due(&mut self) {
+    fn settle_if_due(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         let due = self.committed.front().is_some_and(|at| now.duration_since(*at) >= SETTLE_AFTER);
-        if now < self.settle_not_before || !(due || self.committed.len() > JOURNAL_ROWS_MAX) {
-            return;
+        let due = due || self.engine.has_dead_rows() || self.committed.len() > JOURNAL_ROWS_MAX;
+        if now < self.settle_not_before || !due {
+            return Ok(());
         }
         match self.engine.settle() {
             Ok(_) => {
@@ -280,12 +293,14 @@ impl<S: Store> Loop<S> {
                     self.counters.healthy.store(true, Ordering::Relaxed);
                 }
             }
+            Err(error @ StoreError::NotSynced(_)) => return Err(error.into()),
             Err(error) => {
                 tracing::error!(%error, "settling failed; the journal keeps everything");
                 self.counters.healthy.store(false, Ordering::Relaxed);
                 self.settle_not_before = now + SETTLE_REST;
             }
         }
+        Ok(())
     }
 }
 
@@ -355,7 +370,7 @@ mod tests {
         assert!(looping.next_wake() <= Instant::now(), "it does not even wait");
         assert!(looping.gather().unwrap());
         looping.work().unwrap();
-        looping.settle_if_due();
+        looping.settle_if_due().unwrap();
         assert_eq!(looping.engine.unsettled(), 0);
     }
 }

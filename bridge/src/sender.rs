@@ -1,15 +1,18 @@
 //! The sender's part: what a device publishes becomes a message, a mark or a refusal.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::link::{Answer, Dialect, Packet, Publication};
 use natter_protocol::outbox::{self, Item, Message as Written, Read, ReadUpTo, Reference};
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry};
 
 use crate::change::{Accepted, Change, Failed, Item as RowItem, Message, Place, Row, Tick};
 use crate::chat_key::ChatKey;
 use crate::engine::Engine;
+use crate::long_ack::LongAck;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
@@ -47,6 +50,15 @@ impl<S: Store> Engine<S> {
                 let id = if will { None } else { written.id.clone() };
                 (id.clone(), self.message(user, connection, packet, &device, id, stamp, written)?)
             }
+            Ok(Item::Ack(upto)) => match self.ack_upto(user, &device, upto)? {
+                Ok(true) => (None, Ok(Answer::Done)),
+                Ok(false) => {
+                    let (user, waiting) = (user.clone(), VecDeque::new());
+                    self.long_acks.push_back(LongAck { user, device, connection, packet, upto, waiting });
+                    return Ok(());
+                }
+                Err(refusal) => (None, Err(refusal)),
+            },
             Ok(item) => (None, self.command(user, &device, item)?.map(|()| Answer::Done)),
             Err(rejected) => (rejected.id, Err(rejected.refusal)),
         };
@@ -106,7 +118,9 @@ impl<S: Store> Engine<S> {
         let hash = written.hash;
         let id = match id {
             Some(id) => {
-                if let Some(first) = self.state.accepted(&id, user)? {
+                if let Some(first) = self.state.accepted(&id, user)?
+                    && !planted::has(Bug::DroppedDedupe)
+                {
                     return Ok(if first.hash == hash { Ok(Accept::Repeat(id, first)) } else { Err(conflict(id)) });
                 }
                 id
@@ -121,6 +135,7 @@ impl<S: Store> Engine<S> {
             }
         };
         let chat = ChatKey::new(user, &written.to);
+        ruled!(self.inbox_takes(&recipient, &chat));
         let referred = match &written.reference {
             Some(reference) => {
                 let seen = reference.chat.as_ref().is_none_or(|named| *named == written.to);
@@ -144,18 +159,20 @@ impl<S: Store> Engine<S> {
             timestamp: self.now.unix_secs,
             body: Arc::from(body),
         });
-        let mut places = vec![self.place(&recipient, None, None)?];
+        let mut places = vec![self.place(&recipient, None, None, message.bytes())?];
         if recipient != *user && self.state.user(user)?.devices.keys().any(|other| other != device) {
             // The sender's other devices show it too.
-            places.push(self.place(user, None, Some(device.clone()))?);
+            places.push(self.place(user, None, Some(device.clone()), message.bytes())?);
         }
-        for place in &places {
-            self.hungry.insert(place.user.clone());
-        }
+        let users: Vec<UserId> = places.iter().map(|place| place.user.clone()).collect();
         let timestamp = message.timestamp;
         let at = self.now.server_secs;
         let accepted = Accepted { chat: message.chat.clone(), n, timestamp, hash, until: at };
         self.change(Change::Message { message, hash, at, grant, places })?;
+        for place in users {
+            self.keep_lag_bounded(&place)?;
+            self.hungry.insert(place);
+        }
         Ok(Ok(Accept::New(id, accepted)))
     }
 
@@ -165,9 +182,10 @@ impl<S: Store> Engine<S> {
         user: &UserId,
         only: Option<DeviceId>,
         except: Option<DeviceId>,
+        bytes: u64,
     ) -> Result<Place, StoreError> {
-        let seq = self.state.user(user)?.last_seq + 1;
-        Ok(Place { user: user.clone(), seq, only, except })
+        let known = self.state.user(user)?;
+        Ok(Place { user: user.clone(), seq: known.last_seq + 1, offset: known.last_offset + bytes, only, except })
     }
 
     /// Puts a notice into an inbox.
@@ -177,9 +195,21 @@ impl<S: Store> Engine<S> {
         only: Option<DeviceId>,
         except: Option<DeviceId>,
         item: RowItem,
+    ) -> Result<(), StoreError> {
+        self.put_notice(user, only, except, item)?;
+        self.keep_lag_bounded(user)
+    }
+
+    /// As [`Engine::notice`], whatever is there already.
+    pub(crate) fn put_notice(
+        &mut self,
+        user: &UserId,
+        only: Option<DeviceId>,
+        except: Option<DeviceId>,
+        item: RowItem,
     ) -> Result<Seq, StoreError> {
-        let Place { seq, .. } = self.place(user, None, None)?;
-        let row = Row { at: self.now.server_secs, only, except, item };
+        let Place { seq, offset, .. } = self.place(user, None, None, item.bytes())?;
+        let row = Row { at: self.now.server_secs, offset, only, except, item };
         self.change(Change::Notice { user: user.clone(), seq, row })?;
         self.hungry.insert(user.clone());
         Ok(seq)
@@ -233,9 +263,9 @@ impl<S: Store> Engine<S> {
                 self.typing(user, &chat)?;
                 Ok(Ok(()))
             }
-            Item::Ack(upto) => self.ack_upto(user, device, upto),
             Item::Sync => self.sync(user, device),
-            Item::Message(_) => Ok(Ok(())),
+            // Taken care of before.
+            Item::Message(_) | Item::Ack(_) => Ok(Ok(())),
         }
     }
 

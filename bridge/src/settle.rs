@@ -2,9 +2,13 @@
 //!
 //! A slice covers whole journal rows from the oldest on, but writes what is true *now*: an entry that was delivered since is never
 //! written at all. Applying is idempotent, so replaying later rows over these tables ends in the same state.
+//!
+//! What cursors passed is purged from the tables by the same slices, so many rows a slice. Ranges that wait are not stored: after a
+//! crash they are found again, since an inbox whose oldest row is dead is one that was being purged ([`State::user`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MessageId, Seq, UserId};
 
 use crate::change::{Change, Item};
@@ -14,8 +18,54 @@ use crate::store::{Settlement, Store, StoreError};
 
 /// Most changes of a slice, unless one journal row alone holds more: what keeps the loop waiting for a few milliseconds at most.
 pub(crate) const SLICE_CHANGES_MAX: usize = 1024;
-/// Rows of a slice's inbox scan; a cursor that passed more is scanned to the end all the same, page by page.
-const SCAN_ROWS: usize = 1024;
+/// Inbox rows that a slice looks at to purge them; the rest waits for the next slice. More than a slice can add, so that it keeps up.
+pub(crate) const PURGE_ROWS_MAX: usize = 2 * SLICE_CHANGES_MAX;
+
+/// Inbox ranges that cursors passed: what the tables hold of them may be dead. Per user a few, since touching ones are joined.
+#[derive(Debug, Default)]
+pub(crate) struct Purge {
+    ranges: BTreeMap<UserId, Vec<(Seq, Seq)>>,
+}
+
+impl Purge {
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.ranges.clear();
+    }
+
+    /// Rows behind `after` up to `upto` are to be looked at.
+    pub(crate) fn add(&mut self, user: &UserId, mut after: Seq, mut upto: Seq) {
+        if after >= upto {
+            return;
+        }
+        if !self.ranges.contains_key(user) {
+            self.ranges.insert(user.clone(), Vec::new());
+        }
+        let Some(ranges) = self.ranges.get_mut(user) else { return };
+        ranges.retain(|(from, to)| {
+            let touches = *from <= upto && after <= *to;
+            if touches {
+                (after, upto) = (after.min(*from), upto.max(*to));
+            }
+            !touches
+        });
+        ranges.push((after, upto));
+    }
+
+    fn take(&mut self) -> Option<(UserId, Seq, Seq)> {
+        let mut first = self.ranges.first_entry()?;
+        let user = first.key().clone();
+        let range = first.get_mut().pop();
+        if first.get().is_empty() {
+            first.remove();
+        }
+        range.map(|(after, upto)| (user, after, upto))
+    }
+}
 
 #[derive(Default)]
 struct Touched<'a> {
@@ -26,8 +76,8 @@ struct Touched<'a> {
     rows: BTreeSet<(&'a UserId, Seq)>,
     sessions: BTreeSet<(&'a UserId, &'a str)>,
     accepted: Vec<(&'a MessageId, &'a UserId)>,
-    /// Inbox ranges that a cursor passed: what the tables hold of them may be dead.
-    passed: BTreeMap<&'a UserId, (Seq, Seq)>,
+    /// Inbox ranges that a cursor passed.
+    passed: Vec<(&'a UserId, Seq, Seq)>,
     dropped: BTreeMap<&'a UserId, Seq>,
 }
 
@@ -42,7 +92,7 @@ impl<'a> Touched<'a> {
             }
             Change::DeviceGone { user, device, cursor } => {
                 self.devices.insert((user, device));
-                self.pass(user, *cursor, Seq::MAX >> 1);
+                self.passed.push((user, *cursor, Seq::MAX >> 1));
             }
             Change::Message { message, places, .. } => {
                 self.chats.insert(&message.chat);
@@ -58,33 +108,28 @@ impl<'a> Touched<'a> {
             }
             // The receipt it speaks of was settled with its own row, or is still to come with it.
             Change::Merged { .. } => {}
-            Change::Cursor { user, device, from, upto } => {
+            Change::Cursor { user, device, from, upto, .. } | Change::Skipped { user, device, from, upto, .. } => {
                 self.devices.insert((user, device));
-                self.pass(user, *from, *upto);
+                self.passed.push((user, *from, *upto));
             }
             Change::Mark { chat, member, .. } => {
                 self.chats.insert(chat);
                 self.members.insert((chat, member));
             }
-            Change::Dropped { user, upto } => {
+            Change::Dropped { user, upto, .. } => {
                 let dropped = self.dropped.entry(user).or_default();
                 *dropped = (*dropped).max(*upto);
             }
             Change::Session { user, client_id, .. } | Change::SessionGone { user, client_id } => {
                 self.sessions.insert((user, client_id));
             }
-            Change::Revoked(_) => {}
+            Change::Kept { .. } | Change::Revoked(_) => {}
         }
-    }
-
-    fn pass(&mut self, user: &'a UserId, from: Seq, upto: Seq) {
-        let range = self.passed.entry(user).or_insert((from, upto));
-        *range = (range.0.min(from), range.1.max(upto));
     }
 }
 
 impl<S: Store> State<S> {
-    /// Settles the oldest journal rows, at most 1,024 changes; `false`: there is nothing to settle.
+    /// Settles the oldest journal rows, at most 1,024 changes, and purges at most 2,048 rows; `false`: there was nothing to do.
     ///
     /// # Errors
     /// Nothing was settled; the journal still has everything.
@@ -99,23 +144,28 @@ impl<S: Store> State<S> {
                 first || count <= SLICE_CHANGES_MAX
             })
             .count();
-        if rows == 0 {
+        if rows == 0 && self.purge.is_empty() {
             return Ok(false);
         }
         let slice: Vec<(u64, Vec<Change>)> = self.journal.drain(..rows).collect();
-        let upto = slice.last().map_or(0, |(no, _)| *no);
-        let result = self.settlement(&slice, server_secs, upto).and_then(|settlement| {
+        let upto = slice.last().map_or(self.settled_no, |(no, _)| *no);
+        let mut purged = Vec::new();
+        let result = self.settlement(&slice, server_secs, upto, &mut purged).and_then(|settlement| {
             self.store.settle(log, &settlement)?;
             Ok(settlement)
         });
         match result {
             Ok(settlement) => {
+                self.settled_no = upto;
                 self.settled(&slice, &settlement)?;
                 Ok(true)
             }
             Err(error) => {
                 for row in slice.into_iter().rev() {
                     self.journal.push_front(row);
+                }
+                for (user, after, upto) in purged {
+                    self.purge.add(&user, after, upto);
                 }
                 Err(error)
             }
@@ -127,6 +177,7 @@ impl<S: Store> State<S> {
         slice: &[(u64, Vec<Change>)],
         server_secs: u64,
         upto: u64,
+        purged: &mut Vec<(UserId, Seq, Seq)>,
     ) -> Result<Settlement, StoreError> {
         let mut touched = Touched::default();
         let mut settlement = Settlement { server_secs, upto, ..Settlement::default() };
@@ -134,6 +185,10 @@ impl<S: Store> State<S> {
             touched.add(change);
             match change {
                 Change::Revoked(revoked) => settlement.revoked.push(revoked.clone()),
+                Change::Kept { user, message, until } => {
+                    settlement.messages.push(std::sync::Arc::clone(message));
+                    settlement.kept.push((user.clone(), std::sync::Arc::clone(message), *until));
+                }
                 Change::Message { grant: Some(media), places, .. } => {
                     settlement.grants.extend(places.iter().map(|place| (media.clone(), place.user.clone())));
                 }
@@ -150,16 +205,21 @@ impl<S: Store> State<S> {
                 settlement.inbox.push(((*id).clone(), *seq, row.clone()));
             }
         }
-        for (id, (from, passed)) in &touched.passed {
-            self.dead_rows(id, *from, *passed, &mut settlement)?;
+        for (id, after, upto) in touched.passed {
+            self.purge.add(id, after, upto);
         }
+        self.dead_rows(&mut settlement, purged)?;
         for id in &touched.users {
             let newest = touched.rows.range((*id, 0)..=(*id, Seq::MAX)).next_back().map_or(0, |(_, seq)| *seq);
             let user = self.user(id)?;
-            let row = crate::store::UserRow { last_seq: user.last_seq, settled_seq: user.settled_seq.max(newest) };
+            let row = crate::store::UserRow {
+                last_seq: user.last_seq,
+                settled_seq: user.settled_seq.max(newest),
+                last_offset: user.last_offset,
+            };
             settlement.users.push(((*id).clone(), row));
         }
-        for (id, device) in &touched.devices {
+        for (id, device) in touched.devices.iter().filter(|_| !planted::has(Bug::SettlingForgetsDevice)) {
             let row = self.user(id)?.devices.get(*device).copied();
             settlement.devices.push(((*id).clone(), (*device).clone(), row));
         }
@@ -184,16 +244,27 @@ impl<S: Store> State<S> {
         Ok(settlement)
     }
 
-    fn dead_rows(&mut self, id: &UserId, from: Seq, upto: Seq, out: &mut Settlement) -> Result<(), StoreError> {
-        let user = self.user(id)?;
-        let upto = upto.min(user.settled_seq);
-        let mut after = from;
-        while self.user(id)?.stored && after < upto {
-            let places = self.store.inbox_places(id, after, upto, SCAN_ROWS)?;
-            let Some(last) = places.last() else { break };
-            after = last.seq;
-            let user = self.user(id)?;
-            for place in &places {
+    /// What of the ranges that wait is dead, as far as a slice goes. What it looked at goes to `purged`.
+    fn dead_rows(&mut self, out: &mut Settlement, purged: &mut Vec<(UserId, Seq, Seq)>) -> Result<(), StoreError> {
+        let mut budget = PURGE_ROWS_MAX;
+        while budget > 0
+            && let Some((id, after, upto)) = self.purge.take()
+        {
+            purged.push((id.clone(), after, upto));
+            let user = self.user(&id)?;
+            let upto = upto.min(user.settled_seq);
+            if !user.stored || after >= upto {
+                continue;
+            }
+            let places = self.store.inbox_places(&id, after, upto, budget)?;
+            if places.len() == budget
+                && let Some(last) = places.last()
+            {
+                self.purge.add(&id, last.seq, upto);
+            }
+            budget -= places.len();
+            let user = self.user(&id)?;
+            for place in places {
                 if user.is_dead(place.seq, place.only.as_ref(), place.except.as_ref()) {
                     out.gone.push((id.clone(), place.seq));
                 }

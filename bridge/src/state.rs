@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 
-use crate::change::{Accepted, Change, Item, Revoked, Row, Session, Tick};
+use crate::change::{Accepted, Change, Item, Message, Revoked, Row, Session, Tick};
 use crate::chat_key::ChatKey;
-use crate::store::{DeviceRow, MemberRow, Store, StoreError};
+use crate::settle::Purge;
+use crate::store::{DeviceRow, InboxPlace, MemberRow, Store, StoreError};
 
 /// Users and conversations kept in memory without need; above it those that nobody uses are forgotten (and read again when asked for).
 pub const CACHED_MAX: usize = 50_000;
@@ -24,10 +26,12 @@ pub struct User {
     pub known: bool,
     /// The newest position given.
     pub last_seq: Seq,
+    /// Bytes ever given.
+    pub last_offset: u64,
     /// Rows up to here are in the tables, those above in [`User::rows`].
     pub settled_seq: Seq,
-    /// Rows up to here are gone, whatever the tables still hold.
-    pub floor: Seq,
+    /// Rows up to here are gone, whatever the tables still hold: a position, and the same in bytes.
+    pub base: (Seq, u64),
     /// The tables may hold rows of this inbox.
     pub stored: bool,
     /// The newest position that may have been handed to a reader: what lies above may still be merged.
@@ -51,12 +55,19 @@ impl User {
         self.devices
             .iter()
             .filter(|(device, _)| only.is_none_or(|only| only == *device) && except != Some(*device))
-            .all(|(_, row)| row.cursor >= seq)
+            .all(|(_, row)| row.position() >= seq)
+    }
+
+    /// Rows up to here are gone.
+    #[must_use]
+    pub fn floor(&self) -> Seq {
+        self.base.0
     }
 
     fn keep(&mut self, seq: Seq, row: Row) {
         self.last_seq = self.last_seq.max(seq);
-        if seq > self.floor && !self.is_dead(seq, row.only.as_ref(), row.except.as_ref()) {
+        self.last_offset = self.last_offset.max(row.offset);
+        if seq > self.floor() && !self.is_dead(seq, row.only.as_ref(), row.except.as_ref()) {
             self.rows.insert(seq, row);
         }
     }
@@ -107,10 +118,15 @@ pub struct State<S> {
     pub revoked: Vec<Revoked>,
     /// Changes by journal row, oldest first: committed, not settled.
     pub(crate) journal: VecDeque<(u64, Vec<Change>)>,
+    /// The newest journal row that is settled, of those settled in this run.
+    pub(crate) settled_no: u64,
+    /// What is to be purged from the tables.
+    pub(crate) purge: Purge,
     users: HashMap<UserId, User>,
     chats: HashMap<ChatKey, Conversation>,
     accepted: HashMap<MessageId, Vec<(UserId, Accepted)>>,
     sessions: HashMap<(UserId, String), (Option<Session>, u32)>,
+    kept: HashMap<(UserId, ChatKey, N), Arc<Message>>,
 }
 
 impl<S: Store> State<S> {
@@ -123,10 +139,13 @@ impl<S: Store> State<S> {
             store,
             revoked: Vec::new(),
             journal: VecDeque::new(),
+            settled_no: 0,
+            purge: Purge::default(),
             users: HashMap::new(),
             chats: HashMap::new(),
             accepted: HashMap::new(),
             sessions: HashMap::new(),
+            kept: HashMap::new(),
         };
         state.reset(log)?;
         Ok(state)
@@ -138,12 +157,16 @@ impl<S: Store> State<S> {
     /// As [`State::recover`].
     pub fn reset(&mut self, log: u8) -> Result<(), StoreError> {
         self.journal.clear();
+        self.purge.clear();
         self.users.clear();
         self.chats.clear();
         self.accepted.clear();
         self.sessions.clear();
+        self.kept.clear();
         self.revoked = self.store.revoked()?;
+        self.settled_no = self.store.next_no(log)? - 1;
         for (no, row) in self.store.journal(log)? {
+            self.settled_no = self.settled_no.min(no - 1);
             let changes = crate::change::decode(&row)
                 .map_err(|e| StoreError::Corrupt { expected: "a journal row", got: format!("row {no}: {e}") })?;
             for change in &changes {
@@ -154,6 +177,11 @@ impl<S: Store> State<S> {
         for user in self.users.values_mut() {
             // Nobody knows what was sent before: a reader that drops a repeat by its `seq` must not miss what it says.
             user.pushed = user.last_seq;
+        }
+        if planted::has(Bug::SeqOutsideTransaction) {
+            for (id, user) in &mut self.users {
+                user.last_seq = self.store.user(id)?.map_or(0, |row| row.last_seq);
+            }
         }
         Ok(())
     }
@@ -169,9 +197,16 @@ impl<S: Store> State<S> {
                 user.known = true;
                 user.last_seq = row.last_seq;
                 user.settled_seq = row.settled_seq;
+                user.last_offset = row.last_offset;
                 user.pushed = row.last_seq;
                 user.devices = self.store.devices(id)?.into_iter().collect();
-                user.stored = !self.store.inbox_places(id, 0, Seq::MAX >> 1, 1)?.is_empty();
+                let oldest = self.store.inbox_places(id, 0, Seq::MAX >> 1, 1)?;
+                user.stored = !oldest.is_empty();
+                user.base = oldest.first().map_or((user.settled_seq, user.last_offset), before);
+                if oldest.iter().any(|row| user.is_dead(row.seq, row.only.as_ref(), row.except.as_ref())) {
+                    // A purge was cut off by a crash.
+                    self.purge.add(id, 0, user.settled_seq);
+                }
             } else {
                 user.last_seq = self.store.first_seq();
                 user.pushed = user.last_seq;
@@ -256,6 +291,17 @@ impl<S: Store> State<S> {
         }
     }
 
+    /// A message that stays readable for a user beyond the inbox.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn kept(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError> {
+        match self.kept.get(&(user.clone(), chat.clone(), n)) {
+            Some(message) => Ok(Some(Arc::clone(message))),
+            None => self.store.kept(user, chat, n),
+        }
+    }
+
     /// A stored session.
     ///
     /// # Errors
@@ -284,16 +330,18 @@ impl<S: Store> State<S> {
         Ok(all.into_iter().collect())
     }
 
-    /// The position of the oldest row that an inbox still holds, or the one after the newest.
+    /// Where the first device starts, in entries and in bytes: before the oldest row that the inbox still holds, or behind the newest.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn oldest_seq(&mut self, id: &UserId) -> Result<Seq, StoreError> {
+    pub fn start(&mut self, id: &UserId) -> Result<(Seq, u64), StoreError> {
         let user = self.user(id)?;
-        let (floor, settled, stored) = (user.floor, user.settled_seq, user.stored);
-        let in_memory = user.rows.keys().next().copied().unwrap_or(user.last_seq + 1);
+        let (floor, settled, stored) = (user.floor(), user.settled_seq, user.stored);
+        let oldest =
+            user.rows.first_key_value().map(|(seq, row)| (seq - 1, row.offset.saturating_sub(row.item.bytes())));
+        let in_memory = oldest.unwrap_or((user.last_seq, user.last_offset));
         let in_store = if stored { self.store.inbox_places(id, floor, settled, 1)? } else { Vec::new() };
-        Ok(in_store.first().map_or(in_memory, |place| place.seq))
+        Ok(in_store.first().map_or(in_memory, before))
     }
 
     /// At most `limit` rows behind `after`, in order; some may be meant for other devices. From memory where memory has them.
@@ -302,7 +350,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn page(&mut self, id: &UserId, after: Seq, limit: usize) -> Result<Vec<(Seq, Row)>, StoreError> {
         let user = self.user(id)?;
-        let after = after.max(user.floor);
+        let after = after.max(user.floor());
         let settled = user.settled_seq;
         let mut rows = Vec::new();
         if user.stored && after < settled {
@@ -325,8 +373,8 @@ impl<S: Store> State<S> {
         self.pin(change)?;
         match change {
             Change::User { user } => self.user(user)?.known = true,
-            Change::Device { user, device, cursor, at } => {
-                let row = DeviceRow { cursor: *cursor, active_at: *at };
+            Change::Device { user, device, cursor, offset, at } => {
+                let row = DeviceRow { cursor: *cursor, skipped: 0, offset: *offset, active_at: *at };
                 self.user(user)?.devices.insert(device.clone(), row);
             }
             Change::DeviceGone { user, device, cursor } => {
@@ -354,6 +402,7 @@ impl<S: Store> State<S> {
                 for place in places {
                     let row = Row {
                         at: *at,
+                        offset: place.offset,
                         only: place.only.clone(),
                         except: place.except.clone(),
                         item: Item::Message(Arc::clone(message)),
@@ -369,10 +418,19 @@ impl<S: Store> State<S> {
                     receipt.timestamp = *timestamp;
                 }
             }
-            Change::Cursor { user, device, from, upto } => {
+            Change::Cursor { user, device, from, upto, offset } => {
                 let user = self.user(user)?;
                 if let Some(row) = user.devices.get_mut(device) {
                     row.cursor = row.cursor.max(*upto);
+                    row.offset = row.offset.max(*offset);
+                }
+                user.bury(*from, *upto);
+            }
+            Change::Skipped { user, device, from, upto, offset } => {
+                let user = self.user(user)?;
+                if let Some(row) = user.devices.get_mut(device) {
+                    row.skipped = row.skipped.max(*upto);
+                    row.offset = row.offset.max(*offset);
                 }
                 user.bury(*from, *upto);
             }
@@ -383,10 +441,13 @@ impl<S: Store> State<S> {
                     Tick::Read => row.read_n = row.read_n.max(*n),
                 }
             }
-            Change::Dropped { user, upto } => {
+            Change::Dropped { user, upto, offset } => {
                 let user = self.user(user)?;
-                user.floor = user.floor.max(*upto);
+                user.base = (user.base.0.max(*upto), user.base.1.max(*offset));
                 user.rows = user.rows.split_off(&(upto + 1));
+            }
+            Change::Kept { user, message, until: _ } => {
+                self.kept.insert((user.clone(), message.chat.clone(), message.n), Arc::clone(message));
             }
             Change::Session { user, client_id, session } => self.set_session(user, client_id, Some(session.clone())),
             Change::SessionGone { user, client_id } => self.set_session(user, client_id, None),
@@ -445,6 +506,9 @@ impl<S: Store> State<S> {
                     }
                 }
             }
+            Change::Kept { user, message, .. } => {
+                self.kept.remove(&(user.clone(), message.chat.clone(), message.n));
+            }
             _ => {}
         }
     }
@@ -462,6 +526,11 @@ impl<S: Store> State<S> {
     }
 }
 
+/// The position before a row. What it counts for is not read for that: a byte is enough to lie before it.
+fn before(place: &InboxPlace) -> (Seq, u64) {
+    (place.seq - 1, place.offset.saturating_sub(1))
+}
+
 fn users_of(change: &Change) -> Vec<&UserId> {
     match change {
         Change::Message { places, .. } => places.iter().map(|place| &place.user).collect(),
@@ -472,8 +541,13 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Notice { user, .. }
         | Change::Merged { user, .. }
         | Change::Cursor { user, .. }
+        | Change::Skipped { user, .. }
         | Change::Dropped { user, .. } => vec![user],
-        Change::Mark { .. } | Change::Session { .. } | Change::SessionGone { .. } | Change::Revoked(_) => Vec::new(),
+        Change::Mark { .. }
+        | Change::Kept { .. }
+        | Change::Session { .. }
+        | Change::SessionGone { .. }
+        | Change::Revoked(_) => Vec::new(),
     }
 }
 

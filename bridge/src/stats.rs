@@ -19,8 +19,12 @@ pub struct Stats {
     pub entries: u64,
     /// Entries acknowledged by devices.
     pub acknowledged: u64,
-    /// Entries that expired undelivered.
+    /// Entries that expired, or were dropped from a crowded inbox.
     pub expired: u64,
+    /// Messages refused because an inbox was full.
+    pub quota: u64,
+    /// Positions that devices skipped because they lagged too far behind.
+    pub skipped: u64,
     /// Journal rows that wait to be settled.
     pub unsettled: u64,
     /// Whether the last commit went well.
@@ -38,6 +42,8 @@ pub struct Counters {
     pub(crate) entries: AtomicU64,
     pub(crate) acknowledged: AtomicU64,
     pub(crate) expired: AtomicU64,
+    pub(crate) quota: AtomicU64,
+    pub(crate) skipped: AtomicU64,
     pub(crate) unsettled: AtomicU64,
     pub(crate) healthy: AtomicBool,
 }
@@ -65,6 +71,8 @@ impl Counters {
             entries: read(&self.entries),
             acknowledged: read(&self.acknowledged),
             expired: read(&self.expired),
+            quota: read(&self.quota),
+            skipped: read(&self.skipped),
             unsettled: read(&self.unsettled),
             healthy: self.healthy.load(Ordering::Relaxed),
         }

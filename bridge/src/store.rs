@@ -22,12 +22,22 @@ use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 use crate::change::{Accepted, Message, Revoked, Row, Session};
 use crate::chat_key::ChatKey;
 
+/// Messages that stay readable beyond the inbox, a user: with one more the oldest goes.
+pub const KEPT_MAX: usize = 1000;
+
 /// A store that failed. Nothing of the call has happened, unless it says so.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database said no: disk full, read error, locked.
     #[error("store: {0}")]
     Database(String),
+    /// The disk did not take what was written, and what it holds now is not known: after a failed sync the operating system may drop
+    /// pages and report the next sync as done. It is never tried again; the process must end, and its next start reads what is there.
+    #[error(
+        "store: expected the disk to confirm what was written to it, got {0}: look for errors of the disk, and start again; \
+         nothing that was acknowledged depends on it"
+    )]
+    NotSynced(String),
     /// What it holds is not what this program wrote.
     #[error("store: expected {expected}, got {got}: restore a backup, or run `natter check`")]
     Corrupt {
@@ -69,6 +79,8 @@ pub struct UserRow {
     pub last_seq: Seq,
     /// Everything up to here is settled or gone; what is above lives in the journal.
     pub settled_seq: Seq,
+    /// Bytes ever given in the inbox.
+    pub last_offset: u64,
 }
 
 /// What a device is in the tables.
@@ -76,8 +88,20 @@ pub struct UserRow {
 pub struct DeviceRow {
     /// Everything up to here is acknowledged.
     pub cursor: Seq,
+    /// Everything up to here will not come: the device lagged too far behind.
+    pub skipped: Seq,
+    /// Where it stands, in bytes of the inbox.
+    pub offset: u64,
     /// Server second of the last time a reader came.
     pub active_at: u64,
+}
+
+impl DeviceRow {
+    /// Everything up to here is behind the device, acknowledged or skipped.
+    #[must_use]
+    pub fn position(&self) -> Seq {
+        self.cursor.max(self.skipped)
+    }
 }
 
 /// A member of a conversation, in the tables.
@@ -98,6 +122,8 @@ pub struct MemberRow {
 pub struct InboxPlace {
     /// The position.
     pub seq: Seq,
+    /// The same in bytes.
+    pub offset: u64,
     /// Meant for that device only.
     pub only: Option<DeviceId>,
     /// Meant for every device but that.
@@ -119,6 +145,8 @@ pub struct Settlement {
     pub messages: Vec<Arc<Message>>,
     /// Inbox rows that a device still waits for.
     pub inbox: Vec<(UserId, Seq, Row)>,
+    /// Messages that stay readable for a user beyond the inbox, and until which server second; of a user only the newest [`KEPT_MAX`].
+    pub kept: Vec<(UserId, Arc<Message>, u64)>,
     /// Inbox rows to take away, if they are there; a body goes with the last row that points to it.
     pub gone: Vec<(UserId, Seq)>,
     /// Inbox ranges `..=seq` to take away.
@@ -242,6 +270,18 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn sessions(&mut self, user: &UserId) -> Result<Vec<(String, Session)>, StoreError>;
+
+    /// A message that stays readable for a user beyond the inbox.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn kept(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError>;
+
+    /// Takes away at most `limit` kept messages whose time is over.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn sweep_kept(&mut self, limit: usize, now: u64) -> Result<(), StoreError>;
 
     /// Every revocation.
     ///

@@ -2,202 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its world does not hold")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod world;
 
-use bytes::Bytes;
-use natter_bridge::change::{Accepted, Revoked, Row, Session};
+use std::sync::atomic::Ordering;
+
 use natter_bridge::chat_key::ChatKey;
-use natter_bridge::config::Limits;
-use natter_bridge::engine::{CommitError, Engine, Event, Now, Released, Request};
-use natter_bridge::stats::Counters;
-use natter_bridge::store::memory::Memory;
-use natter_bridge::store::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
+use natter_bridge::engine::{CommitError, Event};
 use natter_protocol::error::{Kind, NotNow};
-use natter_protocol::link::{Answer, Dialect, Down, Mode, Opening, Packet, Publication, Up, Window};
-use natter_protocol::{ConnectionId, DeviceId, MessageId, N, Seq, UserId};
-use serde_json::{Value, json};
-
-const DAY: u64 = 24 * 3600;
-
-/// A store whose journal can be made to fail, as a full disk does.
-struct Fragile {
-    inner: Memory,
-    is_full: Arc<AtomicBool>,
-}
-
-macro_rules! delegate {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
-        $(fn $name(&mut self, $($arg: $type),*) -> $out { self.inner.$name($($arg),*) })*
-    };
-}
-
-impl Store for Fragile {
-    fn append(&mut self, log: u8, no: u64, delta: &[u8]) -> Append {
-        if self.is_full.load(Ordering::Relaxed) {
-            return Append::Failed(StoreError::Database("the disk is full".into()));
-        }
-        self.inner.append(log, no, delta)
-    }
-
-    delegate! {
-        next_no(log: u8) -> Result<u64, StoreError>;
-        journal(log: u8) -> Result<Vec<(u64, Vec<u8>)>, StoreError>;
-        settle(log: u8, settlement: &Settlement) -> Result<(), StoreError>;
-        user(user: &UserId) -> Result<Option<UserRow>, StoreError>;
-        devices(user: &UserId) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError>;
-        inbox(user: &UserId, after: Seq, limit: usize) -> Result<Vec<(Seq, Row)>, StoreError>;
-        inbox_places(user: &UserId, after: Seq, upto: Seq, limit: usize) -> Result<Vec<InboxPlace>, StoreError>;
-        chat(chat: &ChatKey) -> Result<Option<N>, StoreError>;
-        members(chat: &ChatKey) -> Result<Vec<(UserId, MemberRow)>, StoreError>;
-        accepted(id: &MessageId, sender: &UserId) -> Result<Option<Accepted>, StoreError>;
-        accepted_by_id(id: &MessageId, limit: usize) -> Result<Vec<(UserId, Accepted)>, StoreError>;
-        newest_of(chat: &ChatKey, sender: &UserId, after: N, upto: N) -> Result<Option<(N, MessageId)>, StoreError>;
-        session(user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError>;
-        sessions(user: &UserId) -> Result<Vec<(String, Session)>, StoreError>;
-        revoked() -> Result<Vec<Revoked>, StoreError>;
-        server_secs() -> Result<u64, StoreError>;
-        oldest_rows(after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, u64)>, StoreError>;
-        sweep_accepted(after: Option<(MessageId, UserId)>, limit: usize, now: u64) -> Result<Option<(MessageId, UserId)>, StoreError>;
-    }
-}
-
-/// A server's rules and a hand on its clock.
-struct World {
-    engine: Engine<Fragile>,
-    is_full: Arc<AtomicBool>,
-    window: Window,
-    now: Now,
-    last_connection: u64,
-}
-
-impl World {
-    fn with_users(users: &[&str]) -> Self {
-        let is_full = Arc::new(AtomicBool::new(false));
-        let store = Fragile { inner: Memory::default(), is_full: Arc::clone(&is_full) };
-        let engine = Engine::recover(store, Limits::default(), Arc::new(Counters::default())).unwrap();
-        let now = Now { server_secs: 1, unix_secs: 1_764_000_000 };
-        let mut world = Self { engine, is_full, window: Window::default(), now, last_connection: 0 };
-        for (ticket, name) in users.iter().enumerate() {
-            world.handle(Event::Request(ticket as u64, Request::AddUser(user(name))));
-        }
-        world.commit();
-        world
-    }
-
-    fn handle(&mut self, event: Event) {
-        self.engine.handle(event, self.now).unwrap();
-    }
-
-    fn commit(&mut self) -> Vec<Down> {
-        self.engine.commit().unwrap();
-        let mut released = Released::default();
-        self.engine.release(&mut self.window, &mut released).unwrap();
-        frames(released)
-    }
-
-    fn up(&mut self, name: &str, up: Up) -> Vec<Down> {
-        self.handle(Event::Up(user(name), up));
-        self.commit()
-    }
-
-    fn connect(&mut self, name: &str, dialect: Dialect, packet_bytes_max: u32) -> ConnectionId {
-        self.last_connection += 1;
-        let connection = ConnectionId { boot: 1, n: self.last_connection };
-        let opening = Opening {
-            client_id: format!("{name}-{}", connection.n),
-            clean_start: true,
-            expiry_secs: 0,
-            dialect,
-            receive_maximum: 100,
-            packet_bytes_max,
-            device: None,
-        };
-        self.up(name, Up::Open(connection, opening));
-        connection
-    }
-
-    fn attach(&mut self, name: &str, device: &str, connection: ConnectionId) -> Vec<Value> {
-        let device = DeviceId::parse(device).unwrap();
-        entries(self.up(name, Up::Attach { connection, request: 1, device, mode: Mode::Device }))
-    }
-
-    /// A device that connects and subscribes, and what it gets at once.
-    fn device(&mut self, name: &str, device: &str) -> (ConnectionId, Vec<Value>) {
-        let connection = self.connect(name, Dialect::Full, u32::MAX);
-        let entries = self.attach(name, device, connection);
-        (connection, entries)
-    }
-
-    fn publish(&mut self, name: &str, device: &str, connection: ConnectionId, payload: &Value) -> Vec<Down> {
-        self.up(name, publication(device, connection, 7, payload))
-    }
-
-    fn ack(&mut self, name: &str, connection: ConnectionId, seq: Seq) -> Vec<Down> {
-        self.up(name, Up::Acked { connection, seq, taken: true })
-    }
-
-    fn close(&mut self, name: &str, connection: ConnectionId) {
-        self.up(name, Up::Close { connection, expiry_secs: None, by_server: false });
-    }
-
-    /// The process dies and starts again: what was committed is there, connections are not.
-    fn crash(self) -> Self {
-        let Self { engine, is_full, now, last_connection, .. } = self;
-        let engine = Engine::recover(engine.into_store(), Limits::default(), Arc::new(Counters::default())).unwrap();
-        Self { engine, is_full, window: Window::default(), now, last_connection }
-    }
-
-    fn settle_everything(&mut self) {
-        while self.engine.settle().unwrap() {}
-    }
-
-    /// A sweep around the whole store, `days` later.
-    fn sweep_after(&mut self, days: u64) -> Vec<Down> {
-        self.now.server_secs += days * DAY;
-        self.engine.sweep(self.now).unwrap();
-        self.commit()
-    }
-}
-
-fn user(name: &str) -> UserId {
-    UserId::parse(name).unwrap()
-}
-
-fn publication(device: &str, connection: ConnectionId, packet_id: u16, payload: &Value) -> Up {
-    Up::Publish(Publication {
-        connection,
-        packet: Packet { id: packet_id, qos: 1 },
-        device: DeviceId::parse(device).unwrap(),
-        stamp: 1 << 70,
-        will: false,
-        payload: Bytes::from(payload.to_string()),
-    })
-}
-
-fn text(id: &str, to: &str, body: &str) -> Value {
-    json!({"id": id, "to": to, "type": "text", "text": {"body": body}})
-}
-
-fn frames(released: Released) -> Vec<Down> {
-    released.frames.into_iter().map(|(_, frame)| Down::decode(frame).unwrap()).collect()
-}
-
-fn entries(frames: Vec<Down>) -> Vec<Value> {
-    let payloads = frames.into_iter().filter_map(|frame| match frame {
-        Down::Entry { payload, .. } => Some(payload),
-        _ => None,
-    });
-    payloads.map(|payload| serde_json::from_slice(&payload).unwrap()).collect()
-}
-
-fn answers(frames: &[Down]) -> Vec<&Answer> {
-    let all = frames.iter().filter_map(|frame| match frame {
-        Down::Answer { answer, .. } => Some(answer),
-        _ => None,
-    });
-    all.collect()
-}
+use natter_protocol::link::{Answer, Dialect, Down, Mode, Up};
+use natter_protocol::{Chat, DeviceId};
+use serde_json::json;
+use world::{DAY, World, answers, entries, frames, publication, text, user};
 
 #[test]
 fn an_entry_that_expires_is_told_by_a_gap_and_to_its_sender_by_failed() {
@@ -335,6 +150,41 @@ fn an_entry_the_client_cannot_take_goes_out_as_a_stub_that_makes_no_tick() {
     assert!(entries(world.ack("bob", small, 1)).is_empty(), "no `delivered` for a stub");
     let got = entries(world.publish("alice", "phone", alice, &text("m2", "bob", "short")));
     assert_eq!((&got[0]["id"], &got[0]["prev"]), (&json!("m2"), &json!(1)));
+}
+
+#[test]
+fn an_entry_that_a_client_does_not_survive_goes_out_as_a_stub_and_stays_readable() {
+    let mut world = World::with_users(&["alice", "bob"]);
+    let (alice, _) = world.device("alice", "phone");
+    world.publish("alice", "phone", alice, &text("poison", "bob", "boom"));
+    world.publish("alice", "phone", alice, &text("good", "bob", "hi"));
+    for round in 0..8 {
+        let (bob, got) = world.device("bob", "phone");
+        assert_eq!((&got[0]["type"], got.len()), (&json!("text"), 2), "{round}: the server's own ends do not count");
+        world.up("bob", Up::Close { connection: bob, expiry_secs: None, by_server: true });
+        world.now.server_secs += 900;
+    }
+    for round in 0..5 {
+        let (bob, got) = world.device("bob", "phone");
+        assert_eq!((&got[0]["type"], got.len()), (&json!("text"), 2), "{round}");
+        world.close("bob", bob);
+        world.now.server_secs += 900;
+    }
+    let (bob, got) = world.device("bob", "phone");
+    let kinds: Vec<_> = got.iter().map(|entry| (&entry["type"], &entry["id"])).collect();
+    assert_eq!(kinds, [(&json!("unsupported"), &json!("poison")), (&json!("text"), &json!("good"))]);
+    assert!(entries(world.ack("bob", bob, 1)).is_empty(), "no `delivered` for a stub");
+    let told = entries(world.ack("bob", bob, 2));
+    assert_eq!((&told[0]["after"], &told[0]["n"]), (&json!(1), &json!(2)));
+
+    // The full one is there, also after a restart, and until its time is over.
+    world.settle_everything();
+    let mut world = world.crash();
+    let chat = ChatKey::new(&user("bob"), &Chat::Direct(user("alice")));
+    assert!(world.engine.kept(&user("bob"), &chat, 1).unwrap().is_some_and(|message| message.body.contains("boom")));
+    assert_eq!(world.engine.kept(&user("bob"), &chat, 2).unwrap(), None);
+    world.sweep_after(31);
+    assert_eq!(world.engine.kept(&user("bob"), &chat, 1).unwrap(), None);
 }
 
 #[test]

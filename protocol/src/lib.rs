@@ -6,6 +6,7 @@
 //! - [`outbox`] what a device publishes: [`message`] and commands · [`entry`] what a device receives
 //! - [`error`] refusals in the words of MQTT, HTTP and the Cloud API
 //! - [`link`] frames between door and bridge, and their credit · [`accounts`] what a door asks about a token
+//! - [`planted`] bugs on purpose, for the tests that must find them
 //!
 //! ```
 //! use natter_protocol::outbox::{self, Item};
@@ -24,6 +25,7 @@ pub mod json;
 pub mod link;
 pub mod message;
 pub mod outbox;
+pub mod planted;
 pub mod topic;
 
 pub use ids::{Chat, ConnectionId, DeviceId, GroupId, MediaId, MessageId, N, Seq, Slot, UserId};

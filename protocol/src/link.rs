@@ -266,6 +266,22 @@ mod tag {
 }
 
 impl Up {
+    /// The connection it speaks of, if it speaks of one.
+    #[must_use]
+    pub fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Publish(publication) => Some(publication.connection),
+            Self::Open(connection, _)
+            | Self::Close { connection, .. }
+            | Self::Refused { connection, .. }
+            | Self::Release { connection, .. }
+            | Self::Attach { connection, .. }
+            | Self::Detach { connection }
+            | Self::Acked { connection, .. } => Some(*connection),
+            Self::Took(_) | Self::Ring => None,
+        }
+    }
+
     /// The frame's bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {

@@ -16,6 +16,8 @@ use super::patience;
 pub struct TestServer {
     data: TempDir,
     running: Option<Running>,
+    /// A program and its arguments that the server is started with, behind them.
+    under: Vec<String>,
 }
 
 struct Running {
@@ -37,13 +39,34 @@ fn natter() -> Command {
     command
 }
 
+/// The command as an argument of another program.
+fn under(command: Command, program: &[String]) -> Command {
+    let Some((first, arguments)) = program.split_first() else { return command };
+    let mut outer = Command::new(first);
+    outer.args(arguments).arg(command.get_program());
+    for (name, value) in command.get_envs() {
+        outer.env(name, value.unwrap_or_default());
+    }
+    outer
+}
+
 impl TestServer {
     /// Starts a server and waits until it is ready.
     pub fn start() -> Self {
+        Self::start_under(&[])
+    }
+
+    /// Starts a server with another program: one that becomes the server and keeps its process id, as `strace -D` does.
+    pub fn start_under(program: &[String]) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
-        let mut server = Self { data, running: None };
+        let mut server = Self { data, running: None, under: program.to_vec() };
         server.restart();
         server
+    }
+
+    /// What the next start is under; empty for nothing.
+    pub fn set_under(&mut self, program: &[String]) {
+        self.under = program.to_vec();
     }
 
     /// Starts a server that has these users.
@@ -79,7 +102,7 @@ impl TestServer {
     /// Starts the server again over the same data. The ports are others.
     pub fn restart(&mut self) {
         assert!(self.running.is_none(), "end it first: kill9 or terminate");
-        let mut child = natter()
+        let mut child = under(natter(), &self.under)
             .args(["serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
             .arg(self.data.path())
             .stdin(Stdio::null())
@@ -113,6 +136,15 @@ impl TestServer {
         let mut running = self.running.take().expect("a server that runs");
         running.child.kill().expect("SIGKILL");
         running.child.wait().expect("the server's end");
+    }
+
+    /// Waits until the server has ended by itself.
+    pub fn wait_for_its_end(&mut self) -> std::process::ExitStatus {
+        let mut running = self.running.take().expect("a server that runs");
+        wait(&mut running.child, patience()).unwrap_or_else(|| {
+            let _ = running.child.kill();
+            panic!("the server does not end by itself")
+        })
     }
 
     /// SIGTERM, and waits for a clean end.

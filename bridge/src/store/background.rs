@@ -271,7 +271,13 @@ mod tests {
         let store = Sqlite::open(&path).unwrap();
         for seq in 0..500 {
             let user = format!("u{}", seq % 7);
-            store.connection.execute("INSERT INTO devices VALUES (?1, ?2, 1, 1)", [user, format!("d{seq}")]).unwrap();
+            store
+                .connection
+                .execute(
+                    "INSERT INTO devices (user, device, cursor, active_at) VALUES (?1, ?2, 1, 1)",
+                    [user, format!("d{seq}")],
+                )
+                .unwrap();
         }
         let connection = open_to_read(&path).unwrap();
         let (mut last, mut steps) = (Vec::new(), 0);

@@ -6,7 +6,7 @@ use natter_protocol::{Chat, DeviceId, MessageId, Seq, UserId};
 
 use super::memory::Memory;
 use super::sqlite::Sqlite;
-use super::{Append, DeviceRow, MemberRow, Settlement, Store, StoreError, UserRow};
+use super::{Append, DeviceRow, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Gap, Item, Message, Revoked, Row, Session};
 use crate::chat_key::ChatKey;
 
@@ -83,6 +83,7 @@ suite!(
     a_body_stays_as_long_as_a_row_points_to_it,
     inboxes_are_read_in_order_and_in_pages,
     what_is_dropped_is_gone_up_to_there,
+    a_kept_message_outlives_its_row_until_its_time_is_over,
     repeats_are_found_by_id_and_by_place,
     sweeps_go_around_a_little_at_a_time,
 );
@@ -109,7 +110,7 @@ fn message(n: u64) -> Arc<Message> {
 }
 
 fn row(item: Item, at: u64) -> Row {
-    Row { at, only: None, except: None, item }
+    Row { at, offset: at * 100, only: None, except: None, item }
 }
 
 fn of(n: u64) -> Row {
@@ -152,8 +153,12 @@ fn a_settlement_is_what_is_read_afterwards(fixture: &mut impl Fixture) {
     settle(
         fixture.store(),
         Settlement {
-            users: vec![(alice.clone(), UserRow { last_seq: 7, settled_seq: 5 })],
-            devices: vec![(alice.clone(), phone.clone(), Some(DeviceRow { cursor: 3, active_at: 2 }))],
+            users: vec![(alice.clone(), UserRow { last_seq: 7, settled_seq: 5, last_offset: 900 })],
+            devices: vec![(
+                alice.clone(),
+                phone.clone(),
+                Some(DeviceRow { cursor: 3, skipped: 4, offset: 500, active_at: 2 }),
+            )],
             chats: vec![(chat(), 12)],
             members: vec![(chat(), user("bob"), member)],
             sessions: vec![(alice.clone(), "c".into(), Some(session.clone()))],
@@ -168,9 +173,12 @@ fn a_settlement_is_what_is_read_afterwards(fixture: &mut impl Fixture) {
     );
     fixture.reopen();
     let store = fixture.store();
-    assert_eq!(store.user(&alice).unwrap(), Some(UserRow { last_seq: 7, settled_seq: 5 }));
+    assert_eq!(store.user(&alice).unwrap(), Some(UserRow { last_seq: 7, settled_seq: 5, last_offset: 900 }));
     assert_eq!(store.user(&user("nobody")).unwrap(), None);
-    assert_eq!(store.devices(&alice).unwrap(), [(phone.clone(), DeviceRow { cursor: 3, active_at: 2 })]);
+    assert_eq!(
+        store.devices(&alice).unwrap(),
+        [(phone.clone(), DeviceRow { cursor: 3, skipped: 4, offset: 500, active_at: 2 })]
+    );
     assert_eq!(store.chat(&chat()).unwrap(), Some(12));
     assert_eq!(store.members(&chat()).unwrap(), [(user("bob"), member)]);
     assert_eq!(store.session(&alice, "c").unwrap(), Some(session.clone()));
@@ -221,7 +229,7 @@ fn inboxes_are_read_in_order_and_in_pages(fixture: &mut impl Fixture) {
     assert_eq!(seqs(&store.inbox(&bob, 3, 100).unwrap()), [4, 5, 6]);
     assert_eq!(store.inbox(&bob, 5, 1).unwrap(), [(6, gap)]);
     let places = store.inbox_places(&bob, 4, 6, 10).unwrap();
-    assert_eq!(places.iter().map(|place| place.seq).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!(places.iter().map(|place| (place.seq, place.offset)).collect::<Vec<_>>(), [(5, 500), (6, 300)]);
     assert_eq!((&places[1].only, &places[1].except), (&Some(device("tablet")), &Some(device("phone"))));
     assert_eq!(store.inbox_places(&bob, 0, 4, 2).unwrap().len(), 2);
 }
@@ -234,6 +242,36 @@ fn what_is_dropped_is_gone_up_to_there(fixture: &mut impl Fixture) {
     fixture.reopen();
     assert_eq!(seqs(&fixture.store().inbox(&bob, 0, 9).unwrap()), [4]);
     assert_eq!(fixture.store().inbox(&alice, 0, 9).unwrap(), [(1, of(2))], "another's row keeps the body");
+}
+
+fn a_kept_message_outlives_its_row_until_its_time_is_over(fixture: &mut impl Fixture) {
+    let bob = user("bob");
+    let settlement = Settlement {
+        messages: vec![message(1), message(2)],
+        inbox: vec![(bob.clone(), 1, of(1)), (bob.clone(), 2, of(2))],
+        kept: vec![(bob.clone(), message(1), 50)],
+        gone: vec![(bob.clone(), 1), (bob.clone(), 2)],
+        ..Settlement::default()
+    };
+    settle(fixture.store(), settlement);
+    fixture.reopen();
+    let store = fixture.store();
+    assert_eq!(store.kept(&bob, &chat(), 1).unwrap(), Some(message(1)));
+    assert_eq!(store.kept(&user("alice"), &chat(), 1).unwrap(), None, "kept for bob alone");
+    assert_eq!(store.kept(&bob, &chat(), 2).unwrap(), None);
+    store.sweep_kept(9, 50).unwrap();
+    assert!(store.kept(&bob, &chat(), 1).unwrap().is_some(), "not over yet");
+    store.sweep_kept(9, 51).unwrap();
+    assert_eq!(store.kept(&bob, &chat(), 1).unwrap(), None);
+    let many = (1..=KEPT_MAX as u64 + 1).map(message);
+    let settlement = Settlement {
+        messages: many.clone().collect(),
+        kept: many.map(|message| (bob.clone(), Arc::clone(&message), 100 + message.n)).collect(),
+        ..Settlement::default()
+    };
+    settle(store, settlement);
+    assert_eq!(store.kept(&bob, &chat(), 1).unwrap(), None, "one more than a user may have: the oldest goes");
+    assert!(store.kept(&bob, &chat(), 2).unwrap().is_some());
 }
 
 fn repeats_are_found_by_id_and_by_place(fixture: &mut impl Fixture) {

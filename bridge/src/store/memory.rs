@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 
-use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
+use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
 use crate::chat_key::ChatKey;
 
@@ -19,6 +19,9 @@ pub struct Memory {
     chats: BTreeMap<ChatKey, N>,
     members: BTreeMap<(ChatKey, UserId), MemberRow>,
     messages: BTreeMap<(ChatKey, N), Arc<Message>>,
+    /// How many rows point to a message: inbox rows and kept ones.
+    pointers: BTreeMap<(ChatKey, N), usize>,
+    kept: BTreeMap<(UserId, ChatKey, N), u64>,
     inbox: BTreeMap<(UserId, Seq), Row>,
     accepted: BTreeMap<(MessageId, UserId), Accepted>,
     sessions: BTreeMap<(UserId, String), Session>,
@@ -34,14 +37,50 @@ impl Memory {
         self.inbox.range(from..=to).filter(move |((_, seq), _)| *seq <= upto).map(|((_, seq), row)| (*seq, row))
     }
 
+    fn insert_row(&mut self, user: &UserId, seq: Seq, row: &Row) {
+        if let Item::Message(message) = &row.item {
+            self.point(message.chat.clone(), message.n);
+        }
+        let old = self.inbox.insert((user.clone(), seq), row.clone());
+        self.unpoint_row(old);
+    }
+
     fn remove_row(&mut self, user: &UserId, seq: Seq) {
-        if let Some(Row { item: Item::Message(message), .. }) = self.inbox.remove(&(user.clone(), seq)) {
-            let key = (message.chat.clone(), message.n);
-            let wanted = self.inbox.values().any(|row| match &row.item {
-                Item::Message(other) => (&other.chat, other.n) == (&key.0, key.1),
-                _ => false,
-            });
-            if !wanted {
+        let old = self.inbox.remove(&(user.clone(), seq));
+        self.unpoint_row(old);
+    }
+
+    fn unpoint_row(&mut self, row: Option<Row>) {
+        if let Some(Row { item: Item::Message(message), .. }) = row {
+            self.unpoint((message.chat.clone(), message.n));
+        }
+    }
+
+    fn keep(&mut self, user: &UserId, message: &Message, until: u64) {
+        if self.kept.insert((user.clone(), message.chat.clone(), message.n), until).is_none() {
+            self.point(message.chat.clone(), message.n);
+        }
+        let mut mine: Vec<_> = self.kept.iter().filter(|((of, ..), _)| of == user).collect();
+        mine.sort_by_key(|((_, chat, n), until)| (std::cmp::Reverse(**until), chat.clone(), *n));
+        let over: Vec<_> = mine.into_iter().skip(KEPT_MAX).map(|(key, _)| key.clone()).collect();
+        over.into_iter().for_each(|key| self.forget(key));
+    }
+
+    fn forget(&mut self, key: (UserId, ChatKey, N)) {
+        if self.kept.remove(&key).is_some() {
+            self.unpoint((key.1, key.2));
+        }
+    }
+
+    fn point(&mut self, chat: ChatKey, n: N) {
+        *self.pointers.entry((chat, n)).or_insert(0) += 1;
+    }
+
+    fn unpoint(&mut self, key: (ChatKey, N)) {
+        if let Some(count) = self.pointers.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.pointers.remove(&key);
                 self.messages.remove(&key);
             }
         }
@@ -83,7 +122,10 @@ impl Store for Memory {
             self.messages.insert((message.chat.clone(), message.n), Arc::clone(message));
         }
         for (user, seq, row) in &settlement.inbox {
-            self.inbox.insert((user.clone(), *seq), row.clone());
+            self.insert_row(user, *seq, row);
+        }
+        for (user, message, until) in &settlement.kept {
+            self.keep(user, message, *until);
         }
         for (user, seq) in &settlement.gone {
             self.remove_row(user, *seq);
@@ -137,7 +179,14 @@ impl Store for Memory {
         limit: usize,
     ) -> Result<Vec<InboxPlace>, StoreError> {
         let rows = self.rows(user, after, upto).take(limit);
-        Ok(rows.map(|(seq, row)| InboxPlace { seq, only: row.only.clone(), except: row.except.clone() }).collect())
+        Ok(rows
+            .map(|(seq, row)| InboxPlace {
+                seq,
+                offset: row.offset,
+                only: row.only.clone(),
+                except: row.except.clone(),
+            })
+            .collect())
     }
 
     fn chat(&mut self, chat: &ChatKey) -> Result<Option<N>, StoreError> {
@@ -178,6 +227,17 @@ impl Store for Memory {
     fn sessions(&mut self, user: &UserId) -> Result<Vec<(String, Session)>, StoreError> {
         let all = self.sessions.iter().filter(|((owner, _), _)| owner == user);
         Ok(all.map(|((_, client_id), session)| (client_id.clone(), session.clone())).collect())
+    }
+
+    fn kept(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError> {
+        let is_kept = self.kept.contains_key(&(user.clone(), chat.clone(), n));
+        Ok(if is_kept { self.messages.get(&(chat.clone(), n)).cloned() } else { None })
+    }
+
+    fn sweep_kept(&mut self, limit: usize, now: u64) -> Result<(), StoreError> {
+        let over: Vec<_> = self.kept.iter().filter(|(_, until)| **until < now).map(|(key, _)| key.clone()).collect();
+        over.into_iter().take(limit).for_each(|key| self.forget(key));
+        Ok(())
     }
 
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
@@ -13,12 +14,14 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, Transa
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
 use super::migrate::migrate;
-use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
+use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
 use crate::chat_key::ChatKey;
 
 /// Older SQLite can lose a WAL reset (the race fixed in 3.51.3).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
+/// What SQLite says when fsync of a file or a directory fails; its codes are extended ones on every connection of rusqlite.
+const NOT_SYNCED: [i32; 2] = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC];
 /// Pages of the WAL from which on a commit moves them into the database: 4 MiB.
 const WAL_PAGES: i64 = 1000;
 /// The WAL grows beyond that only while a reader holds a checkpoint up, and is cut back to this many bytes afterwards.
@@ -44,7 +47,12 @@ pub struct Sqlite {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.to_string())
+        match error {
+            rusqlite::Error::SqliteFailure(code, _) if NOT_SYNCED.contains(&code.extended_code) => {
+                Self::NotSynced(format!("{error} (SQLite's code {})", code.extended_code))
+            }
+            error => Self::Database(error.to_string()),
+        }
     }
 }
 
@@ -92,6 +100,9 @@ impl Sqlite {
         connection.pragma_update_and_check(None, "wal_autocheckpoint", WAL_PAGES, |_| Ok(()))?;
         connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_LEFT, |_| Ok(()))?;
         let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        if planted::has(Bug::SynchronousOff) {
+            connection.pragma_update(None, "synchronous", "OFF")?;
+        }
         if mode != "wal" || synchronous != 2 {
             return Err(StoreError::Database(format!(
                 "expected journal_mode wal and synchronous 2 (FULL), got {mode} and {synchronous}"
@@ -263,10 +274,14 @@ impl Store for Sqlite {
 
     fn user(&mut self, user: &UserId) -> Result<Option<UserRow>, StoreError> {
         let mut statement =
-            self.connection.prepare_cached("SELECT last_seq, settled_seq FROM users WHERE name = ?1")?;
+            self.connection.prepare_cached("SELECT last_seq, settled_seq, last_offset FROM users WHERE name = ?1")?;
         Ok(statement
             .query_row([user.as_str()], |row| {
-                Ok(UserRow { last_seq: unsigned(row, 0)?, settled_seq: unsigned(row, 1)? })
+                Ok(UserRow {
+                    last_seq: unsigned(row, 0)?,
+                    settled_seq: unsigned(row, 1)?,
+                    last_offset: unsigned(row, 2)?,
+                })
             })
             .optional()?)
     }
@@ -276,11 +291,19 @@ impl Store for Sqlite {
     }
 
     fn devices(&mut self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT device, cursor, active_at FROM devices WHERE user = ?1 ORDER BY device")?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT device, cursor, active_at, skipped, offset FROM devices WHERE user = ?1 ORDER BY device",
+        )?;
         let rows = statement.query_map([user.as_str()], |row| {
-            Ok((row.get::<_, String>(0)?, DeviceRow { cursor: unsigned(row, 1)?, active_at: unsigned(row, 2)? }))
+            Ok((
+                row.get::<_, String>(0)?,
+                DeviceRow {
+                    cursor: unsigned(row, 1)?,
+                    active_at: unsigned(row, 2)?,
+                    skipped: unsigned(row, 3)?,
+                    offset: unsigned(row, 4)?,
+                },
+            ))
         })?;
         rows.map(|row| {
             let (name, row) = row?;
@@ -291,7 +314,7 @@ impl Store for Sqlite {
 
     fn inbox(&mut self, user: &UserId, after: Seq, limit: usize) -> Result<Vec<(Seq, Row)>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT i.seq, i.at, i.only_device, i.except_device, i.chat, i.n, i.item, m.sender, m.id, m.timestamp, m.body
+            "SELECT i.seq, i.at, i.only_device, i.except_device, i.chat, i.n, i.item, m.sender, m.id, m.timestamp, m.body, i.offset
              FROM inbox i LEFT JOIN messages m ON m.chat = i.chat AND m.n = i.n
              WHERE i.user = ?1 AND i.seq > ?2 ORDER BY i.seq LIMIT ?3",
         )?;
@@ -319,7 +342,13 @@ impl Store for Sqlite {
             };
             out.push((
                 seq,
-                Row { at: unsigned(row, 1)?, only: device(row.get(2)?)?, except: device(row.get(3)?)?, item },
+                Row {
+                    at: unsigned(row, 1)?,
+                    offset: unsigned(row, 11)?,
+                    only: device(row.get(2)?)?,
+                    except: device(row.get(3)?)?,
+                    item,
+                },
             ));
         }
         Ok(out)
@@ -333,12 +362,13 @@ impl Store for Sqlite {
         limit: usize,
     ) -> Result<Vec<InboxPlace>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT seq, only_device, except_device FROM inbox WHERE user = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4",
+            "SELECT seq, only_device, except_device, offset FROM inbox WHERE user = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4",
         )?;
         let mut rows = statement.query(params![user.as_str(), number(after), number(upto), number(limit as u64)])?;
         let mut out = Vec::new();
         while let Some(row) = rows.next()? {
-            out.push(InboxPlace { seq: unsigned(row, 0)?, only: device(row.get(1)?)?, except: device(row.get(2)?)? });
+            let (only, except) = (device(row.get(1)?)?, device(row.get(2)?)?);
+            out.push(InboxPlace { seq: unsigned(row, 0)?, offset: unsigned(row, 3)?, only, except });
         }
         Ok(out)
     }
@@ -430,6 +460,43 @@ impl Store for Sqlite {
         .collect()
     }
 
+    fn kept(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT m.sender, m.id, m.timestamp, m.body FROM kept k JOIN messages m ON m.chat = k.chat AND m.n = k.n
+             WHERE k.user = ?1 AND k.chat = ?2 AND k.n = ?3",
+        )?;
+        let mut rows = statement.query(params![user.as_str(), chat.as_str(), number(n)])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        Ok(Some(Arc::new(Message {
+            chat: chat.clone(),
+            n,
+            from: named(&row.get::<_, String>(0)?, UserId::parse)?,
+            id: named(&row.get::<_, String>(1)?, MessageId::parse)?,
+            timestamp: unsigned(row, 2)?,
+            body: Arc::from(row.get::<_, String>(3)?),
+        })))
+    }
+
+    fn sweep_kept(&mut self, limit: usize, now: u64) -> Result<(), StoreError> {
+        let over: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT 1 FROM kept WHERE until < ?1 LIMIT 1")?
+            .query_row([number(now)], |row| row.get(0))
+            .optional()?;
+        if over.is_none() {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        forget_kept(
+            &transaction,
+            "DELETE FROM kept WHERE (user, chat, n) IN
+             (SELECT user, chat, n FROM kept WHERE until < ?1 ORDER BY until LIMIT ?2) RETURNING chat, n",
+            params![number(now), number(limit as u64)],
+        )?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {
         let mut statement = self.connection.prepare_cached("SELECT user, kind, subject, before FROM revoked")?;
         let rows = statement.query_map([], |row| {
@@ -506,17 +573,25 @@ impl Store for Sqlite {
 
 fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Result<(), StoreError> {
     for (user, row) in &settlement.users {
-        t.prepare_cached("INSERT OR REPLACE INTO users VALUES (?1, ?2, ?3)")?.execute(params![
+        t.prepare_cached("INSERT OR REPLACE INTO users VALUES (?1, ?2, ?3, ?4)")?.execute(params![
             user.as_str(),
             number(row.last_seq),
-            number(row.settled_seq)
+            number(row.settled_seq),
+            number(row.last_offset)
         ])?;
     }
     for (user, device, row) in &settlement.devices {
         match row {
-            Some(row) => t
-                .prepare_cached("INSERT OR REPLACE INTO devices VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![user.as_str(), device.as_str(), number(row.cursor), number(row.active_at)])?,
+            Some(row) => {
+                t.prepare_cached("INSERT OR REPLACE INTO devices VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+                    user.as_str(),
+                    device.as_str(),
+                    number(row.cursor),
+                    number(row.active_at),
+                    number(row.skipped),
+                    number(row.offset)
+                ])?
+            }
             None => t
                 .prepare_cached("DELETE FROM devices WHERE user = ?1 AND device = ?2")?
                 .execute(params![user.as_str(), device.as_str()])?,
@@ -548,6 +623,9 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
     }
     for (user, seq, row) in &settlement.inbox {
         write_inbox_row(t, user, *seq, row)?;
+    }
+    for (user, message, until) in &settlement.kept {
+        write_kept(t, user, message, *until)?;
     }
     for (user, seq) in &settlement.gone {
         let place: Option<(Option<String>, Option<i64>)> = t
@@ -625,7 +703,7 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
 }
 
 fn write_inbox_row(t: &Transaction<'_>, user: &UserId, seq: Seq, row: &Row) -> Result<(), StoreError> {
-    let mut statement = t.prepare_cached("INSERT OR REPLACE INTO inbox VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    let mut statement = t.prepare_cached("INSERT OR REPLACE INTO inbox VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
     let (chat, n, item) = match &row.item {
         Item::Message(message) => (Some(message.chat.as_str()), Some(number(message.n)), None),
         item => {
@@ -641,8 +719,33 @@ fn write_inbox_row(t: &Transaction<'_>, user: &UserId, seq: Seq, row: &Row) -> R
         row.except.as_ref().map(DeviceId::as_str),
         chat,
         n,
-        item
+        item,
+        number(row.offset)
     ])?;
+    Ok(())
+}
+
+fn write_kept(t: &Transaction<'_>, user: &UserId, message: &Message, until: u64) -> Result<(), StoreError> {
+    t.prepare_cached("INSERT OR REPLACE INTO kept VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        user.as_str(),
+        message.chat.as_str(),
+        number(message.n),
+        number(until)
+    ])?;
+    forget_kept(
+        t,
+        "DELETE FROM kept WHERE (user, chat, n) IN
+         (SELECT user, chat, n FROM kept WHERE user = ?1 ORDER BY until DESC, chat, n LIMIT -1 OFFSET ?2) RETURNING chat, n",
+        params![user.as_str(), number(KEPT_MAX as u64)],
+    )
+}
+
+fn forget_kept(t: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
+    let mut statement = t.prepare_cached(sql)?;
+    let rows = statement.query_map(params, |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
+    for (chat, n) in rows.collect::<Result<Vec<_>, _>>()? {
+        drop_body(t, &chat, n)?;
+    }
     Ok(())
 }
 
