@@ -294,7 +294,8 @@ mod tests {
         let mut store = Sqlite::open(&path).unwrap();
         let transaction = store.connection.transaction().unwrap();
         for seq in 0..20_000 {
-            transaction.execute("INSERT INTO devices VALUES ('u', ?1, 1, 1)", [format!("d{seq:06}")]).unwrap();
+            let sql = "INSERT INTO devices (user, device, cursor, active_at) VALUES ('u', ?1, 1, 1)";
+            transaction.execute(sql, [format!("d{seq:06}")]).unwrap();
         }
         transaction.commit().unwrap();
         drop(store);

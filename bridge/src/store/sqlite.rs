@@ -9,7 +9,7 @@ use std::time::Duration;
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
@@ -50,6 +50,12 @@ impl From<rusqlite::Error> for StoreError {
         match error {
             rusqlite::Error::SqliteFailure(code, _) if NOT_SYNCED.contains(&code.extended_code) => {
                 Self::NotSynced(format!("{error} (SQLite's code {})", code.extended_code))
+            }
+            rusqlite::Error::SqliteFailure(code, _) if code.code == ErrorCode::SystemIoFailure => {
+                let code = code.extended_code;
+                Self::Database(format!(
+                    "{error} (SQLite's code {code}): is the disk full, or failing, or a file at its limit?"
+                ))
             }
             error => Self::Database(error.to_string()),
         }
