@@ -180,6 +180,7 @@ fn door(encoder: &mut DescriptorEncoder, stats: &natter_broker::Stats) -> fmt::R
         ("natter_door_connects", "CONNECTs accepted", stats.connects),
         ("natter_door_connects_refused", "CONNECTs refused", stats.connects_refused),
         ("natter_door_handshakes_timed_out", "Handshakes that were not done in time", stats.handshakes_timed_out),
+        ("natter_door_tls_failed", "TLS handshakes that failed", stats.tls_failed),
         ("natter_door_takeovers", "Connections that a newer one took over", stats.takeovers),
         ("natter_door_publishes", "PUBLISHes passed to the bridge", stats.publishes),
         ("natter_door_publishes_refused", "PUBLISHes refused by the door", stats.publishes_refused),

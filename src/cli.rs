@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use natter_bridge::Bridge;
 use natter_protocol::{DeviceId, UserId};
 
+use crate::cert::{self, CertOptions};
 use crate::check;
 use crate::config::{Config, Flags, parse_address};
 use crate::control;
@@ -19,6 +20,7 @@ use crate::data::DataDir;
 use crate::desk::{Answer, Request, answer_alone};
 use crate::keys::{self, OwnKey};
 use crate::serve;
+use crate::tls::Tls;
 
 /// How long `natter user` and `natter token` wait for a server that has the lock and does not answer: it starts or stops.
 const SERVER_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -65,6 +67,8 @@ enum Command {
     },
     /// Say whether the store is whole
     Check(check::Options),
+    /// Make a certificate authority and a certificate, for development
+    Cert(CertOptions),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -111,6 +115,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Torture(options) = &command {
         return natter_tools::torture::run(options, data);
     }
+    if let Command::Cert(options) = &command {
+        print(&cert::make(options)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut flags = Flags { data, ..Flags::default() };
     if let Command::Serve(Addresses { mqtt, http, admin }) = &command {
         (flags.mqtt, flags.http, flags.admin) = (*mqtt, *http, *admin);
@@ -123,9 +131,12 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(options) => return check::run(&config, &options),
         Command::Config(ConfigCommand::Check) => {
             keys::load_trusted(&config.auth)?;
+            Tls::load(&config.tls)?;
             print("the configuration is valid\n")?;
         }
         Command::Config(ConfigCommand::Print) => print(&config.to_toml()?)?,
+        // Done above.
+        Command::Cert(_) => {}
         #[cfg(feature = "tools")]
         Command::Torture(_) => {}
     }

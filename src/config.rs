@@ -17,6 +17,8 @@ pub(crate) const DEFAULTS: &str = include_str!("../config/natter.toml");
 pub(crate) struct Config {
     pub(crate) data: Data,
     pub(crate) listen: Listen,
+    pub(crate) tls: Tls,
+    pub(crate) http: Http,
     pub(crate) auth: Auth,
     pub(crate) door: Door,
     pub(crate) bridge: Bridge,
@@ -41,6 +43,50 @@ pub(crate) struct Listen {
     pub(crate) http: SocketAddr,
     #[serde(deserialize_with = "address")]
     pub(crate) admin: SocketAddr,
+    #[serde(default, deserialize_with = "some_address")]
+    pub(crate) mqtts: Option<SocketAddr>,
+    #[serde(default, deserialize_with = "some_address")]
+    pub(crate) https: Option<SocketAddr>,
+}
+
+/// What the TLS listeners show, and how long they wait.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tls {
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) handshake_timeout_s: u64,
+    pub(crate) handshakes_max: usize,
+}
+
+impl Tls {
+    /// How long a handshake may take.
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        Duration::from_secs(self.handshake_timeout_s)
+    }
+}
+
+/// The limits of the HTTP listeners, and which web pages may connect.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Http {
+    #[serde(deserialize_with = "list")]
+    pub(crate) allowed_origins: Vec<String>,
+    pub(crate) connections_max: usize,
+    pub(crate) header_timeout_s: u64,
+    pub(crate) write_timeout_s: u64,
+}
+
+impl Http {
+    /// How long the head of a request may take to arrive.
+    pub(crate) fn header_timeout(&self) -> Duration {
+        Duration::from_secs(self.header_timeout_s)
+    }
+
+    /// How long a client may take nothing of an answer.
+    pub(crate) fn write_timeout(&self) -> Duration {
+        Duration::from_secs(self.write_timeout_s)
+    }
 }
 
 /// Whose tokens are accepted beside our own.
@@ -184,6 +230,11 @@ impl Config {
         let (door, bridge) = (&self.door, &self.bridge);
         for (key, expected, range, got) in [
             ("shutdown.drain_timeout_s", "1 to 600", 1..=600, self.shutdown.drain_timeout_s),
+            ("tls.handshake_timeout_s", "1 to 60", 1..=60, self.tls.handshake_timeout_s),
+            ("tls.handshakes_max", "1 to 1000000", 1..=1_000_000, self.tls.handshakes_max as u64),
+            ("http.connections_max", "1 to 1000000", 1..=1_000_000, self.http.connections_max as u64),
+            ("http.header_timeout_s", "1 to 600", 1..=600, self.http.header_timeout_s),
+            ("http.write_timeout_s", "1 to 600", 1..=600, self.http.write_timeout_s),
             ("door.connections_max", "1 to 1000000", 1..=1_000_000, door.connections_max as u64),
             ("door.connect_timeout_s", "1 to 600", 1..=600, door.connect_timeout_s),
             ("door.packet_timeout_s", "1 to 600", 1..=600, door.packet_timeout_s),
@@ -205,6 +256,11 @@ impl Config {
                 return Err(ConfigError::Value { key, expected, got: got.to_string() });
             }
         }
+        self.check_tls()?;
+        if let Some(got) = self.http.allowed_origins.iter().find(|origin| !is_origin(origin)) {
+            let expected = "origins as \"https://chat.example.com\", without a path";
+            return Err(ConfigError::Value { key: "http.allowed_origins", expected, got: format!("{got:?}") });
+        }
         if let Err(error) = EnvFilter::try_new(&self.log.level) {
             let got = format!("{:?} ({error})", self.log.level);
             return Err(ConfigError::Value {
@@ -214,6 +270,26 @@ impl Config {
             });
         }
         Ok(())
+    }
+
+    /// A certificate and its key come together, and are there if a listener needs them.
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        let listener = match (self.listen.mqtts, self.listen.https) {
+            (Some(_), _) => Some("listen.mqtts is set"),
+            (None, Some(_)) => Some("listen.https is set"),
+            (None, None) => None,
+        };
+        let (key, has) = match (&self.tls.certificate, &self.tls.key) {
+            (Some(_), Some(_)) => return Ok(()),
+            (Some(_), None) => ("tls.key", "tls.certificate is set"),
+            (None, Some(_)) => ("tls.certificate", "tls.key is set"),
+            (None, None) => match listener {
+                Some(listener) => ("tls.certificate", listener),
+                None => return Ok(()),
+            },
+        };
+        let expected = "a PEM file (`natter cert` makes one for development)";
+        Err(ConfigError::Value { key, expected, got: format!("none, though {has}") })
     }
 
     /// What is in force, as TOML that [`Config::load`] takes back.
@@ -274,6 +350,35 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
     parse_address(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
+fn some_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(deserializer).map(Some)
+}
+
+/// A list, or as the environment has it: one text, with commas.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum List {
+        Many(Vec<String>),
+        Text(String),
+    }
+    Ok(match List::deserialize(deserializer)? {
+        List::Many(many) => many,
+        List::Text(text) => {
+            text.split(',').map(|each| each.trim().to_owned()).filter(|each| !each.is_empty()).collect()
+        }
+    })
+}
+
+/// Whether a browser could say this in `Origin`: scheme, host, perhaps a port.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else { return false };
+    let is_name = |text: &str, more: &[u8]| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+    };
+    is_name(scheme, b"+-.") && is_name(authority, b"-._:[]")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,6 +414,15 @@ mod tests {
                 mqtt: "127.0.0.1:1883".parse().unwrap(),
                 http: "127.0.0.1:8080".parse().unwrap(),
                 admin: "127.0.0.1:8081".parse().unwrap(),
+                mqtts: None,
+                https: None,
+            },
+            tls: Tls { certificate: None, key: None, handshake_timeout_s: 5, handshakes_max: 1024 },
+            http: Http {
+                allowed_origins: Vec::new(),
+                connections_max: 4096,
+                header_timeout_s: 30,
+                write_timeout_s: 20,
             },
             auth: Auth { public_key_file: None, algorithm: KeyAlgorithm::EdDSA, jwks_file: None, issuer: None },
             shutdown: Shutdown { drain_timeout_s: 10 },
@@ -362,6 +476,33 @@ mod tests {
         let config = load(Some(&text.join("\n")), &[], &Flags::default()).unwrap();
         assert_eq!(config.auth.public_key_file, Some("issuer.pem".into()));
         assert_eq!(config.auth.jwks_file, Some("issuer.jwks.json".into()));
+        assert_eq!(config.listen.mqtts, Some("0.0.0.0:8883".parse().unwrap()));
+        assert_eq!(config.tls.key, Some("server.key".into()));
+    }
+
+    #[test]
+    fn origins_come_as_a_list_or_as_a_text() {
+        let origins = |file, environment: &[(&str, &str)]| {
+            load(file, environment, &Flags::default()).unwrap().http.allowed_origins
+        };
+        let both = ["https://a.example", "http://b.example:3000"];
+        let file = "[http]\nallowed_origins = [\"https://a.example\", \"http://b.example:3000\"]\n";
+        assert_eq!(origins(Some(file), &[]), both);
+        let environment = [("NATTER__HTTP__ALLOWED_ORIGINS", "https://a.example, http://b.example:3000")];
+        assert_eq!(origins(None, &environment), both);
+        for wrong in ["a.example", "https://", "https://a.example/", "*", "https://a b"] {
+            let environment = [("NATTER__HTTP__ALLOWED_ORIGINS", wrong)];
+            refused(None, &environment, &["http.allowed_origins", "https://chat.example.com", wrong]);
+        }
+    }
+
+    #[test]
+    fn a_tls_listener_needs_a_certificate_and_a_key() {
+        refused(Some("[listen]\nmqtts = \"[::]:8883\"\n"), &[], &["tls.certificate", "natter cert", "listen.mqtts"]);
+        refused(Some("[listen]\nhttps = \"[::]:8443\"\n"), &[], &["tls.certificate", "listen.https"]);
+        refused(Some("[tls]\ncertificate = \"a.pem\"\n"), &[], &["tls.key", "tls.certificate is set"]);
+        refused(Some("[tls]\nkey = \"a.key\"\n"), &[], &["tls.certificate", "tls.key is set"]);
+        refused(Some("[listen]\nmqtts = \"example.com\"\n"), &[], &["listen.mqtts", "IP:PORT", "example.com"]);
     }
 
     #[test]

@@ -4,8 +4,10 @@ use axum::Router;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use natter_protocol::error::Kind;
+use natter_protocol::error::{Kind, NotNow};
 use serde::Serialize;
+
+use crate::websocket::{self, Gate};
 
 const ABOUT: &str = concat!(
     "Natter ",
@@ -13,13 +15,16 @@ const ABOUT: &str = concat!(
     ": a messenger whose wire is plain MQTT.\n",
     "\n",
     "Connect an MQTT 3.1.1 or 5 client: user name = your user, password = your token (`natter token NAME`).\n",
+    "Over WebSocket, that is at /mqtt, with the subprotocol mqtt.\n",
     "Publish to users/{user}/{device}/outbox, subscribe to users/{user}/{device}/inbox, both at QoS 1.\n",
     "The docs are README.md and ARCHITECTURE.md beside the source.\n",
 );
 
 /// The routes of the public listener.
-pub(crate) fn router() -> Router {
-    with_problems(Router::new().route("/", get(|| async { ABOUT })))
+pub(crate) fn router(gate: Gate) -> Router {
+    with_problems(
+        Router::new().route("/", get(|| async { ABOUT })).route("/mqtt", get(websocket::mqtt).with_state(gate)),
+    )
 }
 
 /// `router`, where whatever it has no answer for is a problem in JSON.
@@ -51,6 +56,12 @@ impl Problem {
     pub(crate) fn new(status: StatusCode, kind: Kind, detail: String) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
         Self { kind: "about:blank", title, status: status.as_u16(), detail, code: kind.code() }
+    }
+
+    /// "Not now": trying again later helps.
+    pub(crate) fn not_now(detail: String) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { code: NotNow::CODE, ..Self::new(status, Kind::Quota, detail) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admin;
+mod cert;
 mod check;
 mod cli;
 mod config;
@@ -11,8 +12,12 @@ mod desk;
 mod http;
 mod keys;
 mod limits;
+mod listener;
 mod serve;
+mod tls;
 mod token;
+mod websocket;
+mod write_timeout;
 
 use std::io::Write as _;
 use std::process::ExitCode;

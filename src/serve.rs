@@ -11,7 +11,7 @@ use natter_bridge::store::background::Check;
 use natter_bridge::{Bridge, Running};
 use natter_broker::Door;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,10 @@ use crate::control::{self, Control};
 use crate::data::{DataDir, Lock};
 use crate::desk::Desk;
 use crate::keys::{self, OwnKey};
+use crate::listener::HttpServer;
+use crate::tls::Tls;
 use crate::token::Verifier;
+use crate::websocket::Gate;
 use crate::{http, limits};
 
 /// The exit code when a part has ended by itself (EX_SOFTWARE of sysexits.h).
@@ -102,35 +105,26 @@ fn stop_on_signals() -> Result<CancellationToken> {
     Ok(stop)
 }
 
-/// An HTTP listener and its task.
-struct HttpServer {
-    address: SocketAddr,
-    stop: CancellationToken,
-    task: JoinHandle<io::Result<()>>,
-}
-
-impl HttpServer {
-    fn start(listener: TcpListener, router: axum::Router) -> Result<Self> {
-        let address = listener.local_addr().context("local address")?;
-        let stop = CancellationToken::new();
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        Ok(Self { address, stop, task: tokio::spawn(served.into_future()) })
-    }
-
-    /// Accepts nothing more, and waits for the requests that are being answered.
-    async fn drain(self) {
-        self.stop.cancel();
-        if let Err(error) = self.task.await {
-            tracing::warn!(%error, "HTTP");
+/// At each SIGHUP, reads the certificate's files again.
+fn reload_on_hangup(mut hangup: Signal, tls: Option<Tls>) {
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match tls.as_ref().map(Tls::reload) {
+                None => tracing::info!("SIGHUP: there is no certificate to read again"),
+                Some(Ok(())) => tracing::info!("SIGHUP: the certificate has been read again"),
+                Some(Err(error)) => tracing::error!(%error, "SIGHUP: the certificate stays the one before"),
+            }
         }
-    }
+    });
 }
 
 /// Everything that runs.
 struct Server {
     mqtt: SocketAddr,
+    mqtts: Option<SocketAddr>,
     health: Arc<Health>,
     http: HttpServer,
+    https: Option<HttpServer>,
     admin: HttpServer,
     control_stop: CancellationToken,
     control: JoinHandle<()>,
@@ -144,15 +138,21 @@ struct Server {
 
 impl Server {
     async fn start(config: &Config) -> Result<Self> {
+        // From here on a SIGHUP waits; before, it would end the process.
+        let hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
         let dir = DataDir::open_or_make(&config.data.dir)?;
         let lock = lock(&dir).await?;
         let mqtt_listener = bind("listen.mqtt", config.listen.mqtt).await?;
         let http_listener = bind("listen.http", config.listen.http).await?;
         let admin_listener = bind("listen.admin", config.listen.admin).await?;
+        let mqtts_listener = bind_if("listen.mqtts", config.listen.mqtts).await?;
+        let https_listener = bind_if("listen.https", config.listen.https).await?;
         let mqtt = mqtt_listener.local_addr().context("local address")?;
+        let mqtts = mqtts_listener.as_ref().map(TcpListener::local_addr).transpose().context("local address")?;
+        let tls = Tls::load(&config.tls)?;
 
         let health = Arc::new(Health::default());
-        let admin = HttpServer::start(admin_listener, admin::router(Arc::clone(&health)))?;
+        let admin = HttpServer::start(admin_listener, admin::router(Arc::clone(&health)), &config.http, None)?;
 
         let key = OwnKey::load_or_make(&dir.keys())?;
         let mut trusted = vec![key.trusted()];
@@ -170,19 +170,49 @@ impl Server {
         let door = Arc::new(Door::start(config.door(), mqtt_listener, accounts, ends.door, boot));
         health.door_is_up(&door);
 
-        let http = HttpServer::start(http_listener, http::router())?;
+        let gate = Gate { door: Arc::downgrade(&door), origins: config.http.allowed_origins.clone().into() };
+        let router = http::router(gate);
+        let http = HttpServer::start(http_listener, router.clone(), &config.http, None)?;
+        let mut https = None;
+        if let Some(tls) = &tls {
+            if let Some(listener) = mqtts_listener {
+                door.listen_tls(listener, Arc::clone(&tls.mqtt));
+            }
+            if let Some(listener) = https_listener {
+                https = Some(HttpServer::start(listener, router, &config.http, Some(Arc::clone(&tls.http)))?);
+            }
+        }
+        reload_on_hangup(hangup, tls);
         let socket = Control::bind(dir.socket()?).context("control socket")?;
         let control_stop = CancellationToken::new();
         let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key });
         let control = tokio::spawn(socket.run(desk, control_stop.clone()));
         tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %dir.path().display(), boot, "started");
-        Ok(Self { mqtt, health, http, admin, control_stop, control, door, bridge, check, _dir: dir, _lock: lock })
+        Ok(Self {
+            mqtt,
+            mqtts,
+            health,
+            http,
+            https,
+            admin,
+            control_stop,
+            control,
+            door,
+            bridge,
+            check,
+            _dir: dir,
+            _lock: lock,
+        })
     }
 
     /// One line on stdout, for whoever started us.
     fn say_ready(&self) {
         let Self { mqtt, http, admin, .. } = self;
-        let line = format!("natter ready mqtt={mqtt} http={} admin={}", http.address, admin.address);
+        let mut line = format!("natter ready mqtt={mqtt} http={} admin={}", http.address, admin.address);
+        let https = self.https.as_ref().map(|https| https.address);
+        for (name, address) in [("mqtts", self.mqtts), ("https", https)] {
+            line.extend(address.map(|address| format!(" {name}={address}")));
+        }
         let mut stdout = io::stdout().lock();
         if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
             tracing::warn!(%error, "{line}: stdout");
@@ -194,7 +224,12 @@ impl Server {
         self.health.start_draining();
         self.control_stop.cancel();
         drop(self.check);
-        let clients = async { tokio::join!(drain_door(self.door), self.http.drain(), self.control) };
+        let https = async {
+            if let Some(https) = self.https {
+                https.drain().await;
+            }
+        };
+        let clients = async { tokio::join!(drain_door(self.door), self.http.drain(), https, self.control) };
         // The door keeps to the same time by itself, and then still has its wills to send.
         if timeout(time + DOOR_GRACE, clients).await.is_err() {
             tracing::warn!(seconds = time.as_secs(), "some clients did not leave in time: they are cut");
@@ -243,4 +278,11 @@ async fn lock(dir: &DataDir) -> Result<Lock> {
 
 async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+async fn bind_if(key: &str, address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    match address {
+        Some(address) => bind(key, address).await.map(Some),
+        None => Ok(None),
+    }
 }

@@ -27,11 +27,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use disk::{Disk, Op, Random};
+use disk::{Disk, Image, Op, Random};
 use recovered::{Cut, Description, Recovered, Subjects};
 use workload::History;
 
 const CUTS: usize = 1000;
+/// Cuts after which the server goes on, and cuts of each of them.
+const FIRST_CUTS: usize = 20;
+const SECOND_CUTS: usize = 20;
 /// Cuts of a control.
 const CONTROL_CUTS: usize = 200;
 
@@ -55,24 +58,29 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         let home = directory();
-        let history = workload::run(home.path(), seed);
+        Self::of(workload::run(home.path(), seed), seed)
+    }
+
+    fn of(history: History, seed: u64) -> Self {
         let subjects = Subjects::of(&history);
         let after_each_commit = subjects.after_each_commit(&history);
         Self { seed, history, subjects, after_each_commit }
     }
 
     /// Cuts at `count` positions of `log`, most of them in and right behind commits, and calls `judge` for each.
-    fn cut(&self, log: &[Op], count: usize, judge: impl Fn(&Cut<'_>, &Result<Recovered, String>) + Sync) {
+    fn cut(&self, log: &[Op], count: usize, judge: impl Fn(&Cut<'_>, &Image, &Result<Recovered, String>) + Sync) {
+        let first = self.history.begins;
         let mut random = Random(self.seed);
         let mut cuts: Vec<(usize, u64)> = (0..count)
             .map(|_| {
-                let commit = &self.history.commits[random.below(self.history.commits.len())];
+                let commits = &self.history.commits[self.history.before..];
+                let commit = &commits[random.below(commits.len())];
                 // Where a commit has just returned, in the middle of one (its sync is still to come), or anywhere.
                 let position = match random.below(8) {
                     0..4 => commit.done,
                     4 => commit.begun + random.below(commit.done - commit.begun),
                     5 => commit.done - 1,
-                    _ => random.below(log.len() + 1),
+                    _ => first + random.below(log.len() + 1 - first),
                 };
                 (position, random.next())
             })
@@ -91,7 +99,7 @@ impl Run {
                         let image = disk.after_power_cut(&mut Random(*seed));
                         let place = directory();
                         let cut = Cut { subjects: &self.subjects, history: &self.history, position: *position };
-                        judge(&cut, &cut.recover(&image, place.path()));
+                        judge(&cut, &image, &cut.recover(&image, place.path()));
                     }
                 });
             }
@@ -123,7 +131,7 @@ fn no_acknowledged_message_is_lost_in_any_power_cut() {
         run.history.commits.len(),
         start.elapsed()
     );
-    run.cut(log, count, |cut, found| {
+    run.cut(log, count, |cut, _, found| {
         let position = cut.position;
         let judged = found.as_ref().map_err(Clone::clone).and_then(|found| cut.judge(found, &run.after_each_commit));
         let commits = judged.unwrap_or_else(|problem| {
@@ -141,11 +149,33 @@ fn no_acknowledged_message_is_lost_in_any_power_cut() {
 }
 
 #[test]
+fn a_second_power_cut_while_the_server_gets_over_the_first_loses_nothing_either() {
+    let run = Run::new(4);
+    let again = AtomicUsize::new(0);
+    run.cut(&run.history.log, FIRST_CUTS, |cut, image, found| {
+        let judge = |cut: &Cut<'_>, found: &Result<Recovered, String>, after: &[Description]| {
+            let judged = found.as_ref().map_err(Clone::clone).and_then(|found| cut.judge(found, after));
+            judged.unwrap_or_else(|problem| panic!("cut before operation {}: {problem}", cut.position))
+        };
+        let survived = judge(cut, found, &run.after_each_commit);
+        let home = directory();
+        let past = run.history.before_cut(survived, cut.position);
+        let seed = u64::try_from(cut.position).unwrap();
+        let second = Run::of(workload::go_on(home.path(), seed, image, past), seed);
+        second.cut(&second.history.log, SECOND_CUTS, |cut, _, found| {
+            judge(cut, found, &second.after_each_commit);
+            again.fetch_add(1, Ordering::Relaxed);
+        });
+    });
+    assert_eq!(again.into_inner(), FIRST_CUTS * SECOND_CUTS);
+}
+
+#[test]
 fn a_disk_that_lies_loses_acknowledged_messages() {
     let run = Run::new(2);
     let log = disk::on_a_disk_that_lies(&run.history.log);
     let (lost, unusable) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    run.cut(&log, CONTROL_CUTS, |cut, found| {
+    run.cut(&log, CONTROL_CUTS, |cut, _, found| {
         let answered = found.as_ref().map_or(0, |found| found.answered);
         unusable.fetch_add(usize::from(found.is_err()), Ordering::Relaxed);
         lost.fetch_add(cut.acknowledged() - answered, Ordering::Relaxed);
@@ -162,7 +192,7 @@ fn synchronous_normal_would_lose_acknowledged_messages_and_break_nothing() {
     let run = Run::new(3);
     let log = disk::with_synchronous_normal(&run.history.log);
     let lost = AtomicUsize::new(0);
-    run.cut(&log, CONTROL_CUTS, |cut, found| {
+    run.cut(&log, CONTROL_CUTS, |cut, _, found| {
         let found = found.as_ref().unwrap_or_else(|problem| panic!("cut before operation {}: {problem}", cut.position));
         let (_, begun) = run.history.commits_at(cut.position);
         let is_prefix = run.after_each_commit[..=begun].contains(&found.state);

@@ -15,10 +15,10 @@ use natter_protocol::accounts::Grant;
 use natter_protocol::ids::{ConnectionId, UserId};
 use natter_protocol::link::{Packet, Up};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::time::{Sleep, sleep_until, timeout, timeout_at};
 
 use crate::connect::{self, Accepted, Refused};
-use crate::door::Shared;
+use crate::door::{Arrival, Shared};
 use crate::input::{Input, Next};
 use crate::mailbox::{Mailbox, Taken};
 use crate::metrics::count;
@@ -44,7 +44,7 @@ thread_local! {
 }
 
 /// Serves a socket to its end.
-pub(crate) async fn run<S>(mut stream: S, shared: Arc<Shared>)
+pub(crate) async fn run<S>(mut stream: S, arrival: Arrival, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -57,7 +57,8 @@ where
     }
     let mut presence =
         Presence { shared: Arc::clone(&shared), id, mailbox: Arc::clone(&mailbox), client: None, is_up: false };
-    match timeout(shared.config.connect_time_max, shake_hands(&mut stream, id, &shared, &mailbox)).await {
+    let connect_by = arrival.at + shared.config.connect_time_max;
+    match timeout_at(connect_by.into(), shake_hands(&mut stream, id, &shared, &mailbox)).await {
         Ok(Ok(guest)) => {
             presence.client = Some(Arc::clone(&guest.client));
             presence.is_up = true;
@@ -67,12 +68,16 @@ where
         Ok(Err(refusal)) => {
             if let Some(refused) = refusal {
                 count(&shared.metrics.connects_refused);
+                tracing::debug!(peer = %arrival.peer, code = refused.code, "CONNECT refused");
                 let mut out = BytesMut::new();
                 Outbound::ConnRefused(refused.code).encode(refused.version, u32::MAX, &mut out);
                 say_farewell(&mut stream, &out).await;
             }
         }
-        Err(_) => count(&shared.metrics.handshakes_timed_out),
+        Err(_) => {
+            count(&shared.metrics.handshakes_timed_out);
+            tracing::debug!(peer = %arrival.peer, "no CONNECT in time");
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! A running door: accepts sockets, and ends them in good order.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use natter_protocol::accounts::Accounts;
 use natter_protocol::ids::ConnectionId;
 use natter_protocol::link::{LinkDown, Up};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -18,6 +19,7 @@ use crate::metrics::{Metrics, Stats, count};
 use crate::registry::Registry;
 use crate::router::Link;
 use crate::session::End;
+use crate::tls::{TlsAcceptor, TlsError};
 use crate::uplink::Uplink;
 use crate::wills::Wills;
 
@@ -58,8 +60,11 @@ impl Shared {
         self.has_stopped.load(Ordering::Relaxed)
     }
 
-    /// Room for one more socket, if there is.
-    fn place(self: &Arc<Self>) -> Option<Place> {
+    /// Room for one more connection from `peer`, if there is.
+    fn place(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
+        if self.is_closing() {
+            return None;
+        }
         let mut has_room = false;
         self.live.send_if_modified(|live| {
             has_room = *live < self.config.connections_max;
@@ -69,7 +74,7 @@ impl Shared {
         if has_room {
             count(&self.metrics.accepted);
             count(&self.metrics.connections);
-            Some(Place(self.clone()))
+            Some(Place { shared: self.clone(), arrival: Arrival { peer, at: Instant::now() } })
         } else {
             count(&self.metrics.over_limit);
             None
@@ -77,13 +82,52 @@ impl Shared {
     }
 }
 
-/// The place of one socket among those that may be open.
-struct Place(Arc<Shared>);
+/// Who came, and when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    /// The address of the other side.
+    pub(crate) peer: SocketAddr,
+    /// The time for CONNECT counts from here.
+    pub(crate) at: Instant,
+}
+
+/// The place of one connection among [`Config::connections_max`], from [`Door::place`]. Dropping it gives it back.
+pub struct Place {
+    shared: Arc<Shared>,
+    arrival: Arrival,
+}
+
+impl Place {
+    /// Serves a byte stream that carries MQTT, until its end: a socket, a TLS session, a WebSocket.
+    /// CONNECT must come within [`Config::connect_time_max`] of the place's own beginning.
+    pub async fn serve<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        connection::run(stream, self.arrival, Arc::clone(&self.shared)).await;
+    }
+
+    async fn serve_tls(self, stream: TcpStream, tls: Arc<TlsAcceptor>) {
+        // Boxed, as the session is: what is needed for a handshake only is not kept for as long as a connection.
+        match Box::pin(tls.accept(stream)).await {
+            Ok(stream) => self.serve(Box::new(stream)).await,
+            Err(error) => {
+                let metrics = &self.shared.metrics;
+                count(if matches!(error, TlsError::Timeout) {
+                    &metrics.handshakes_timed_out
+                } else {
+                    &metrics.tls_failed
+                });
+                tracing::debug!(peer = %self.arrival.peer, %error, "no TLS session");
+            }
+        }
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.metrics.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.live.send_modify(|live| *live -= 1);
+        self.shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        self.shared.live.send_modify(|live| *live -= 1);
     }
 }
 
@@ -128,17 +172,19 @@ impl Door {
 
     /// Serves another listener as well.
     pub fn listen(&self, listener: TcpListener) {
-        tokio::spawn(accept(listener, self.shared.clone()));
+        tokio::spawn(accept(listener, None, self.shared.clone()));
     }
 
-    /// Serves a byte stream that was accepted elsewhere: a TLS session, a WebSocket. Returns when it has ended.
-    ///
-    /// The stream is dropped at once when [`Config::connections_max`] are open or the door is closing.
-    pub fn serve<S>(&self, stream: S) -> impl Future<Output = ()> + Send + use<S>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        serve(stream, self.shared.clone())
+    /// Serves another listener, over TLS.
+    pub fn listen_tls(&self, listener: TcpListener, tls: Arc<TlsAcceptor>) {
+        tokio::spawn(accept(listener, Some(tls), self.shared.clone()));
+    }
+
+    /// A place for a connection that was accepted elsewhere, as a WebSocket is, from the address `peer`.
+    /// `None` when [`Config::connections_max`] are open or the door is closing.
+    #[must_use]
+    pub fn place(&self, peer: SocketAddr) -> Option<Place> {
+        self.shared.place(peer)
     }
 
     /// Waits until the link has stopped: the process must end then.
@@ -179,7 +225,7 @@ impl Drop for Door {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<Arc<TlsAcceptor>>, shared: Arc<Shared>) {
     let mut closing = shared.closing.subscribe();
     let mut pause = ACCEPT_PAUSES.0;
     loop {
@@ -189,10 +235,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 pause = ACCEPT_PAUSES.0;
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(serve(stream, shared.clone()));
+                let Some(place) = shared.place(peer) else { continue };
+                match tls.clone() {
+                    None => tokio::spawn(place.serve(stream)),
+                    Some(tls) => tokio::spawn(place.serve_tls(stream, tls)),
+                };
             }
             Err(error) => {
                 tracing::warn!(%error, "accept");
@@ -201,16 +251,4 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             }
         }
     }
-}
-
-async fn serve<S>(stream: S, shared: Arc<Shared>)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    if shared.is_closing() {
-        return;
-    }
-    let Some(place) = shared.place() else { return };
-    connection::run(stream, shared).await;
-    drop(place);
 }

@@ -5,7 +5,7 @@
 //! - `connect` decides about a CONNECT · `session` is what a connection may do after it; both are pure
 //! - `connection` drives one socket · `mailbox` is what it waits for · `registry` knows them all · `wills` wait for their delay
 //! - `uplink` sends to the bridge, within its credit · `downlink` hands out what the bridge sends
-//! - [`Door`] accepts, drains and counts
+//! - [`Door`] accepts, drains and counts · [`TlsAcceptor`] does the handshakes of a TLS listener
 //!
 //! Nothing a client writes reaches the router but inside a frame of `natter_protocol::link`.
 
@@ -21,15 +21,18 @@ mod packet;
 mod registry;
 pub mod router;
 mod session;
+mod tls;
 mod uplink;
 mod validate;
 pub mod watchdog;
 mod wills;
 
 pub use config::Config;
-pub use door::Door;
+pub use door::{Door, Place};
 pub use metrics::Stats;
 pub use router::{Ends, Link, start_router};
+pub use tls::{TlsAcceptor, TlsError};
+pub use validate::OVERSIZE_BYTES_MAX;
 
 #[cfg(test)]
 mod testing {

@@ -35,8 +35,10 @@ stats! {
     connects_refused,
     /// Sessions begun: CONNACKs that accepted.
     connects,
-    /// Connections whose handshake was not done in time.
+    /// Connections whose handshake was not done in time: TLS or CONNECT.
     handshakes_timed_out,
+    /// TLS handshakes that failed otherwise.
+    tls_failed,
     /// Connections that a newer one of the same client took over.
     takeovers,
     /// PUBLISHes passed to the bridge.

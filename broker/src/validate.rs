@@ -9,7 +9,7 @@ pub(crate) const CONNECT_BYTES_MAX: usize = 16 * 1024;
 /// Largest packet that is read, in bytes with its header; also what CONNACK says.
 pub(crate) const PACKET_BYTES_MAX: usize = 128 * 1024;
 /// Largest PUBLISH that is read past and refused, rather than ending the connection.
-pub(crate) const OVERSIZE_BYTES_MAX: usize = 256 * 1024;
+pub const OVERSIZE_BYTES_MAX: usize = 256 * 1024;
 /// Most filters of one SUBSCRIBE or UNSUBSCRIBE; more is 0x97.
 pub(crate) const FILTERS_MAX: usize = 128;
 /// Longest client id that is taken.

@@ -36,8 +36,14 @@ impl Device {
 
     #[track_caller]
     pub fn open(address: SocketAddr, connect: Connect, device: &str) -> Self {
-        let user = connect.user.clone().expect("a user");
         let (raw, _) = connect.open(address);
+        Self::over(raw, connect, device)
+    }
+
+    /// A device over a connection that is open: `connect` is what opened it.
+    #[track_caller]
+    pub fn over(raw: Raw, connect: Connect, device: &str) -> Self {
+        let user = connect.user.clone().expect("a user");
         let device = device.to_owned();
         let mut device = Self { raw, connect, user, device, last: None, sent: None, repeats: 0 };
         device.subscribe();

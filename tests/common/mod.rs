@@ -18,10 +18,12 @@ pub mod mosquitto;
 pub mod raw;
 pub mod rumqtt;
 pub mod server;
+pub mod tls;
+pub mod websocket;
 
 pub use codec::Packet;
 pub use device::Device;
-pub use raw::{Connect, Raw};
+pub use raw::{Connect, Raw, Stream, dial};
 pub use server::TestServer;
 
 use std::time::Duration;

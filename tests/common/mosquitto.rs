@@ -1,7 +1,7 @@
 //! mosquitto_pub and mosquitto_sub: clients that nobody here wrote.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
@@ -50,16 +50,33 @@ fn command(tool: &str, server: &TestServer, version: Version, user: &str, token:
 /// Publishes one message with mosquitto_pub; returns when it has ended, with its PUBACK (QoS 1) or PUBCOMP (QoS 2).
 #[track_caller]
 pub fn publish(server: &TestServer, version: Version, user: &str, device: &str, token: &str, qos: u8, payload: &str) {
+    let status = publish_with(server, version, user, device, token, qos, payload, &[]);
+    assert!(status.success(), "mosquitto_pub: {status}");
+}
+
+/// As [`publish`], with more arguments, which count above the usual ones; how it ended.
+#[track_caller]
+#[expect(clippy::too_many_arguments, reason = "they are those of the program")]
+pub fn publish_with(
+    server: &TestServer,
+    version: Version,
+    user: &str,
+    device: &str,
+    token: &str,
+    qos: u8,
+    payload: &str,
+    more: &[&str],
+) -> ExitStatus {
     let topic = format!("users/{user}/{device}/outbox");
     let mut child = command("mosquitto_pub", server, version, user, token, &format!("{user}-{device}-pub"))
         .args(["-q", &qos.to_string(), "-t", &topic, "-m", payload])
+        .args(more)
         .spawn()
         .expect("mosquitto_pub");
-    let status = wait(&mut child, patience()).unwrap_or_else(|| {
+    wait(&mut child, patience()).unwrap_or_else(|| {
         let _ = child.kill();
         panic!("mosquitto_pub gets no answer")
-    });
-    assert!(status.success(), "mosquitto_pub: {status}");
+    })
 }
 
 /// mosquitto_sub on a device's inbox: acknowledges what it gets, and prints it.

@@ -1,9 +1,9 @@
 //! A client that does exactly what the test says, packet by packet.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::codec::{
     self, MAXIMUM_PACKET_SIZE, Packet, Properties, RECEIVE_MAXIMUM, SESSION_EXPIRY, frame, write_binary, write_text,
@@ -58,7 +58,8 @@ impl Connect {
         self
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// The bytes of the CONNECT.
+    pub fn encode(&self) -> Vec<u8> {
         let mut flags = u8::from(self.clean) << 1;
         let mut body = Vec::new();
         write_text(&mut body, "MQTT");
@@ -102,8 +103,11 @@ impl Connect {
 
     /// Connects and returns whatever CONNACK comes.
     pub fn try_open(&self, address: SocketAddr) -> (Raw, bool, u8, Properties) {
-        let stream = TcpStream::connect_timeout(&address, patience()).expect("a TCP connection");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
+        self.try_open_over(Box::new(dial(address)))
+    }
+
+    /// As [`Connect::try_open`], over a stream that is there: a TLS session, a WebSocket.
+    pub fn try_open_over(&self, stream: Box<dyn Stream>) -> (Raw, bool, u8, Properties) {
         let mut raw = Raw { stream, v5: self.v5, bytes: Vec::new(), queue: VecDeque::new(), next_id: 0 };
         raw.send(&self.encode());
         match raw.next() {
@@ -120,6 +124,14 @@ impl Connect {
         (raw, session_present)
     }
 
+    /// As [`Connect::open`], over a stream that is there.
+    #[track_caller]
+    pub fn open_over(&self, stream: impl Stream + 'static) -> Raw {
+        let (raw, _, code, properties) = self.try_open_over(Box::new(stream));
+        assert_eq!(code, 0, "CONNACK of {}: {properties:?}", self.client_id);
+        raw
+    }
+
     /// Connects; the CONNACK says no.
     #[track_caller]
     pub fn refused(&self, address: SocketAddr, code: u8) {
@@ -129,9 +141,34 @@ impl Connect {
     }
 }
 
+/// What MQTT runs over.
+pub trait Stream: Read + Write + Send {
+    fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        TcpStream::set_read_timeout(self, time)
+    }
+}
+
+impl<S: Stream + ?Sized> Stream for Box<S> {
+    fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        (**self).set_read_timeout(time)
+    }
+}
+
+/// A TCP connection.
+#[track_caller]
+pub fn dial(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, patience()).expect("a TCP connection");
+    stream.set_nodelay(true).expect("TCP_NODELAY");
+    stream
+}
+
 /// A connection. Dropping it closes the socket without a DISCONNECT.
 pub struct Raw {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     pub v5: bool,
     bytes: Vec<u8>,
     /// Read already, and not asked for yet.
@@ -142,7 +179,7 @@ pub struct Raw {
 impl Raw {
     /// Writes bytes. A connection that the server has closed is noticed when reading.
     pub fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
     }
 
     /// A packet id that this connection has not used for a long time.

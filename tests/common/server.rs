@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use super::patience;
 /// A server over a data directory of its own; killed, and the directory removed, on drop.
 pub struct TestServer {
     data: TempDir,
+    /// Its configuration file; empty for the defaults.
+    config: String,
     running: Option<Running>,
     /// A program and its arguments that the server is started with, behind them.
     under: Vec<String>,
@@ -25,10 +27,13 @@ struct Running {
     mqtt: SocketAddr,
     http: SocketAddr,
     admin: SocketAddr,
+    mqtts: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+    log: Mutex<mpsc::Receiver<String>>,
 }
 
 /// The binary under test: the one that was built with the tests, or the one that `NATTER_TEST_BINARY` names (a release build, say).
-fn natter() -> Command {
+pub fn natter() -> Command {
     let mut command = match std::env::var_os("NATTER_TEST_BINARY") {
         Some(path) => Command::new(path),
         None => Command::new(env!("CARGO_BIN_EXE_natter")),
@@ -53,13 +58,22 @@ fn under(command: Command, program: &[String]) -> Command {
 impl TestServer {
     /// Starts a server and waits until it is ready.
     pub fn start() -> Self {
-        Self::start_under(&[])
+        Self::new(String::new(), &[])
+    }
+
+    /// Starts a server with a configuration file of that text.
+    pub fn start_with(config: &str) -> Self {
+        Self::new(config.to_owned(), &[])
     }
 
     /// Starts a server with another program: one that becomes the server and keeps its process id, as `strace -D` does.
     pub fn start_under(program: &[String]) -> Self {
+        Self::new(String::new(), program)
+    }
+
+    fn new(config: String, program: &[String]) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
-        let mut server = Self { data, running: None, under: program.to_vec() };
+        let mut server = Self { data, config, running: None, under: program.to_vec() };
         server.restart();
         server
     }
@@ -95,6 +109,30 @@ impl TestServer {
         self.running.as_ref().expect("a server that runs").admin
     }
 
+    /// Where MQTT over TLS listens.
+    pub fn mqtts(&self) -> SocketAddr {
+        self.running.as_ref().and_then(|running| running.mqtts).expect("a server with listen.mqtts")
+    }
+
+    /// Where HTTP over TLS listens.
+    pub fn https(&self) -> SocketAddr {
+        self.running.as_ref().and_then(|running| running.https).expect("a server with listen.https")
+    }
+
+    /// Waits for a line of the log that has `words` in it.
+    #[track_caller]
+    pub fn wait_for_log(&self, words: &str) -> String {
+        let deadline = Instant::now() + patience();
+        let log = self.running.as_ref().expect("a server that runs").log.lock().expect("nobody panics here");
+        loop {
+            let line = log.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let line = line.unwrap_or_else(|error| panic!("no {words:?} in the log: {error}"));
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
     pub fn pid(&self) -> u32 {
         self.running.as_ref().expect("a server that runs").child.id()
     }
@@ -102,13 +140,29 @@ impl TestServer {
     /// Starts the server again over the same data. The ports are others.
     pub fn restart(&mut self) {
         assert!(self.running.is_none(), "end it first: kill9 or terminate");
-        let mut child = under(natter(), &self.under)
+        let mut command = under(natter(), &self.under);
+        if !self.config.is_empty() {
+            let file = self.data.path().join("test.toml");
+            std::fs::write(&file, &self.config).expect("the configuration");
+            command.arg("--config").arg(file);
+        }
+        let mut child = command
             .args(["serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
             .arg(self.data.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("natter serve");
+        let stderr = BufReader::new(child.stderr.take().expect("stderr"));
+        let (log_tx, log) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stderr.split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                eprintln!("{line}");
+                let _ = log_tx.send(line);
+            }
+        });
         let stdout = BufReader::new(child.stdout.take().expect("stdout"));
         let (lines_tx, lines) = mpsc::channel();
         // Reads to the end, so that the server never blocks on a full pipe.
@@ -124,11 +178,21 @@ impl TestServer {
                 }
             }
         };
-        let address = |name: &str| {
+        let find = |name: &str| -> Option<SocketAddr> {
             let word = ready.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-            word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{name}=IP:PORT in {ready:?}"))
+            word.and_then(|word| word.parse().ok())
         };
-        self.running = Some(Running { mqtt: address("mqtt"), http: address("http"), admin: address("admin"), child });
+        let address = |name: &str| find(name).unwrap_or_else(|| panic!("{name}=IP:PORT in {ready:?}"));
+        let (mqtt, http, admin) = (address("mqtt"), address("http"), address("admin"));
+        self.running = Some(Running {
+            mqtt,
+            http,
+            admin,
+            mqtts: find("mqtts"),
+            https: find("https"),
+            log: Mutex::new(log),
+            child,
+        });
     }
 
     /// SIGKILL: nothing of what the process held in memory survives.
@@ -157,6 +221,11 @@ impl TestServer {
             panic!("the server does not end after SIGTERM")
         });
         assert!(status.success(), "expected exit code 0 after SIGTERM, got {status}");
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        assert!(Command::new("kill").args(["-HUP", &self.pid().to_string()]).status().expect("kill").success());
     }
 
     /// `natter user add`.

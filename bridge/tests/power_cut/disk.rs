@@ -43,6 +43,15 @@ pub enum Op {
 /// The files that are there after a cut.
 pub type Image = BTreeMap<Name, Vec<u8>>;
 
+/// What makes an image on an empty disk, for good.
+pub fn making(image: &Image) -> Vec<Op> {
+    let file = |(name, content): (&Name, &Vec<u8>)| {
+        let write = Op::Write { file: Arc::clone(name), offset: 0, bytes: Arc::from(content.as_slice()) };
+        [Op::Create(Arc::clone(name)), write, Op::Sync(Arc::clone(name)), Op::SyncDirectory]
+    };
+    image.iter().flat_map(file).collect()
+}
+
 /// Numbers that repeat with their seed (SplitMix64).
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);

@@ -209,6 +209,24 @@ fn a_disk_that_is_full_stops_nothing_for_longer_than_it_is_full() {
     }
 }
 
+#[test]
+fn a_database_that_somebody_else_locks_stops_nothing_for_longer_than_it_is_locked() {
+    let home = directory();
+    let path = home.path().join("natter.db");
+    let running = Running::start(&path);
+    let (bob, alice) = (running.connect("bob", 1), running.connect("alice", 2));
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // SQLite waits for five seconds before it says that the database is busy.
+    running.publish("alice", alice, "m1");
+    running.expect_not_now([bob, alice]);
+    other.execute_batch("ROLLBACK").unwrap();
+    let alice = running.connect("alice", 3);
+    running.publish("alice", alice, "m1");
+    running.expect_accepted(1);
+    running.stop().unwrap();
+}
+
 /// Without a loop: what the engine says, and when.
 struct Direct {
     engine: Engine<Sqlite>,

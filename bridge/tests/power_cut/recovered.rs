@@ -86,15 +86,19 @@ impl Subjects {
         Ok(out)
     }
 
-    /// What the state is after each number of commits, from none on: their journal rows, read back and taken in, without any disk.
+    /// What the state is after each number of commits, from none on: their journal rows, read back and taken in, without any disk. Nothing
+    /// for those that a log begins behind.
     pub fn after_each_commit(&self, history: &History) -> Vec<Description> {
         let mut state = State::recover(Memory::default(), 0).unwrap();
-        let mut all = vec![self.describe(&mut state).unwrap()];
-        for commit in &history.commits {
-            for change in change::decode(&commit.delta).unwrap() {
-                state.apply(&change).unwrap();
+        let mut all = Vec::new();
+        for commits in 0..=history.commits.len() {
+            if let Some(commit) = commits.checked_sub(1).map(|last| &history.commits[last]) {
+                for change in change::decode(&commit.delta).unwrap() {
+                    state.apply(&change).unwrap();
+                }
             }
-            all.push(self.describe(&mut state).unwrap());
+            let is_of_use = commits >= history.before;
+            all.push(if is_of_use { self.describe(&mut state).unwrap() } else { Description::new() });
         }
         all
     }

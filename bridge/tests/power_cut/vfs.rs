@@ -44,9 +44,14 @@ pub struct Watch {
 impl Watch {
     /// Begins with an empty directory. The VFS becomes the process's default with the first call.
     pub fn directory(path: &Path) -> Self {
+        Self::directory_after(path, Vec::new())
+    }
+
+    /// Begins with a directory that is what `log` has made of it.
+    pub fn directory_after(path: &Path, log: Vec<Op>) -> Self {
         register();
         let directory = path.canonicalize().expect("the directory");
-        let watched = Arc::<Mutex<Watched>>::default();
+        let watched = Arc::new(Mutex::new(Watched { log, faults: Faults::default() }));
         lock(directories()).insert(directory.clone(), Arc::clone(&watched));
         Self { directory, watched }
     }

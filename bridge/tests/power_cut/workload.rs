@@ -17,7 +17,7 @@ use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::disk::{Op, Random};
+use super::disk::{Image, Op, Random, making};
 use super::vfs::Watch;
 
 /// Who writes. The last one has no device: his inbox only grows.
@@ -29,6 +29,9 @@ const BATCHES: usize = 420;
 const CLEAN_RESTART: usize = 140;
 const RESTART_WITHOUT_CHECKPOINT: usize = 210;
 const MONTH_LATER: usize = 300;
+/// The same after a first cut, and where the ids of its messages begin.
+const BATCHES_AFTER_A_CUT: usize = 12;
+const FIRST_ID_AFTER_A_CUT: u64 = 1_000_000;
 /// One body in so many is as long as the journal's largest pages.
 const LONG_BODIES: usize = 4;
 const LONG_BODY_BYTES: usize = 20_000;
@@ -50,7 +53,7 @@ impl Sent {
 }
 
 /// A batch that changed something.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Commit {
     /// Where the log stood when `commit()` was called, and when it returned.
     pub begun: usize,
@@ -70,9 +73,25 @@ pub struct History {
     pub commits: Vec<Commit>,
     /// Numbers of starts, and where the log stood when each was known.
     pub boots: Vec<(usize, u32)>,
+    /// So many commits were made before the log begins: they are in what it begins with.
+    pub before: usize,
+    /// Where the log stood when the server started over it.
+    pub begins: usize,
 }
 
 impl History {
+    /// What is left of it after a cut that the first `commits` survived.
+    pub fn before_cut(&self, commits: usize, position: usize) -> Self {
+        let survived = |commit: &Commit| Commit { begun: 0, done: 0, ..commit.clone() };
+        Self {
+            log: Vec::new(),
+            commits: self.commits[..commits].iter().map(survived).collect(),
+            boots: self.boots.iter().filter(|(known, _)| *known <= position).map(|(_, boot)| (0, *boot)).collect(),
+            before: commits,
+            begins: 0,
+        }
+    }
+
     /// Commits that had returned when the log stood there, and those that had begun.
     pub fn commits_at(&self, position: usize) -> (usize, usize) {
         let done = self.commits.iter().filter(|commit| commit.done <= position).count();
@@ -156,27 +175,7 @@ pub fn decode(released: Released) -> Vec<Down> {
 
 /// Runs it all in an empty directory.
 pub fn run(directory: &Path, seed: u64) -> History {
-    let watch = Watch::directory(directory);
-    let path = directory.join("natter.db");
-    let (engine, boot) = start(&path);
-    let boots = vec![(watch.position(), boot)];
-    let second = Connection::open(&path).unwrap();
-    let mut workload = Workload {
-        watch,
-        path,
-        engine: Some(engine),
-        second: Some(second),
-        random: Random(seed),
-        now: Now { server_secs: 1, unix_secs: 1_764_000_000 },
-        boot,
-        last_connection: 0,
-        last_id: 0,
-        seats: HashMap::new(),
-        asked: HashMap::new(),
-        sent: Vec::new(),
-        taken: Vec::new(),
-        history: History { boots, ..History::default() },
-    };
+    let mut workload = Workload::new(directory, seed, History::default());
     for name in USERS {
         workload.handle(Event::Request(0, Request::AddUser(user(name))));
     }
@@ -194,7 +193,51 @@ pub fn run(directory: &Path, seed: u64) -> History {
     workload.end()
 }
 
+/// Goes on for a while over what a cut has left.
+pub fn go_on(directory: &Path, seed: u64, image: &Image, past: History) -> History {
+    for (name, content) in image {
+        std::fs::write(directory.join(&**name), content).unwrap();
+    }
+    let mut workload = Workload::new(directory, seed, History { log: making(image), ..past });
+    workload.last_id = FIRST_ID_AFTER_A_CUT;
+    for name in USERS {
+        workload.handle(Event::Request(0, Request::AddUser(user(name))));
+    }
+    workload.commit();
+    for _ in 0..BATCHES_AFTER_A_CUT {
+        workload.batch();
+        workload.between_batches();
+    }
+    workload.end()
+}
+
 impl Workload {
+    /// A start in a directory that is what the log of `past` has made of it.
+    fn new(directory: &Path, seed: u64, mut past: History) -> Self {
+        let watch = Watch::directory_after(directory, std::mem::take(&mut past.log));
+        past.begins = watch.position();
+        let path = directory.join("natter.db");
+        let (engine, boot) = start(&path);
+        past.boots.push((watch.position(), boot));
+        let second = Connection::open(&path).unwrap();
+        Self {
+            watch,
+            path,
+            now: Now { server_secs: engine.server_secs() + 1, unix_secs: 1_764_000_000 },
+            engine: Some(engine),
+            second: Some(second),
+            random: Random(seed),
+            boot,
+            last_connection: 0,
+            last_id: 0,
+            seats: HashMap::new(),
+            asked: HashMap::new(),
+            sent: past.commits.iter().flat_map(|commit| commit.sent.clone()).collect(),
+            taken: Vec::new(),
+            history: past,
+        }
+    }
+
     fn engine(&mut self) -> &mut Engine<Sqlite> {
         self.engine.as_mut().unwrap()
     }
