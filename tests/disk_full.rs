@@ -1,6 +1,7 @@
 //! A full disk: what is not on disk is not acknowledged, what is there can be read, and room is all it takes to go on.
 //!
 //! The server's files may not grow beyond a size (`RLIMIT_FSIZE`): SQLite's writes end with EFBIG as they would with ENOSPC.
+#![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, clippy::panic, reason = "a test ends where its world does not hold")]
 
 mod common;

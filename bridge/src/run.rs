@@ -269,6 +269,8 @@ impl<S: Store> Loop<S> {
                 self.recovered();
             }
             Err(CommitError::Fenced) => return Err(Error::Fenced),
+            // A failed sync is never tried again, here neither.
+            Err(CommitError::Store(error @ StoreError::NotSynced(_))) => return Err(error.into()),
             Err(CommitError::Store(error)) => {
                 tracing::debug!(%error, "the store still takes no batches");
                 self.next_probe = Some(Instant::now() + PROBE_REST);

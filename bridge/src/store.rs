@@ -48,7 +48,7 @@ pub enum StoreError {
     },
     /// Batches are missing that were acknowledged. Nothing was changed.
     #[error(
-        "store: expected journal row {marked}, which natter.mark says was committed, got an end at row {newest}: {} acknowledged \
+        "expected journal row {marked}, which natter.mark says was committed, got an end at row {newest}: {} acknowledged \
          batches are missing (rows {} to {marked}). The end of natter.db-wal is torn or lost, or an older copy of natter.db was put \
          back. Put the missing natter.db-wal or a newer backup back; or go on without them: `natter check --accept-loss`",
         .marked - .newest, .newest + 1

@@ -51,7 +51,7 @@ struct Rule {
     breaks: &'static str,
 }
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 13] = [
     Rule {
         name: "an inbox row points to a message or carries an item",
         since_version: 1,
@@ -81,6 +81,12 @@ const RULES: [Rule; 12] = [
         since_version: 1,
         breaks: "SELECT user || '/' || seq FROM inbox i WHERE seq < 1
                  OR NOT EXISTS (SELECT 1 FROM users u WHERE u.name = i.user AND u.last_seq >= i.seq)",
+    },
+    Rule {
+        name: "an inbox row's place in bytes was given",
+        since_version: 2,
+        breaks: "SELECT user || '/' || seq FROM inbox i WHERE offset < 0
+                 OR EXISTS (SELECT 1 FROM users u WHERE u.name = i.user AND u.last_offset < i.offset)",
     },
     Rule {
         name: "what is settled of an inbox was given",

@@ -286,4 +286,36 @@ mod tests {
         }
         assert_eq!(steps, 500, "a row a step, none twice");
     }
+
+    #[test]
+    fn a_table_that_takes_too_long_is_let_go_and_walked_and_its_damage_is_found_so_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("natter.db");
+        let mut store = Sqlite::open(&path).unwrap();
+        let transaction = store.connection.transaction().unwrap();
+        for seq in 0..20_000 {
+            let sql = "INSERT INTO devices (user, device, cursor, active_at) VALUES ('u', ?1, 1, 1)";
+            transaction.execute(sql, [format!("d{seq:06}")]).unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(store);
+        let mut connection = open_to_read(&path).unwrap();
+        let stopped = Arc::default();
+        let error = check_table(&mut connection, "devices", &stopped, Duration::ZERO).unwrap_err();
+        assert_eq!(error.sqlite_error_code(), Some(ErrorCode::OperationInterrupted), "{error}");
+        assert_eq!(check_table(&mut connection, "devices", &stopped, HOLD_MAX * 60).unwrap(), Vec::<String>::new());
+        let (_stop, told) = channel();
+        let walked = walk(&connection, "devices", "user, device", &told).unwrap();
+        assert_eq!(walked, ControlFlow::Continue(()), "to its end");
+
+        // A leaf in the middle of the file is none any more.
+        let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        drop(connection);
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let at = u64::try_from(pages * 3 / 4 * 4096).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0x77], at).unwrap();
+        let connection = open_to_read(&path).unwrap();
+        let error = walk(&connection, "devices", "user, device", &told).unwrap_err();
+        assert!(is_damage(&error), "{error}");
+    }
 }

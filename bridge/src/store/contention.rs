@@ -103,3 +103,15 @@ fn the_wal_is_cut_back_after_a_burst_that_a_reader_has_made_long() {
     }
     assert!(wal_bytes() <= 16 << 20, "{} bytes", wal_bytes());
 }
+
+#[test]
+fn the_files_are_their_owners_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = place();
+    let mut store = Sqlite::open(&place.path).unwrap();
+    assert_committed(&store.append(0, 1, ROW));
+    for path in [place.path.clone(), wal_of(&place.path), super::mark::path_of(&place.path)] {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", path.display());
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
@@ -26,6 +26,8 @@ const NOT_SYNCED: [i32; 2] = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::
 const WAL_PAGES: i64 = 1000;
 /// The WAL grows beyond that only while a reader holds a checkpoint up, and is cut back to this many bytes afterwards.
 const WAL_BYTES_LEFT: i64 = 4 * WAL_PAGES * 4096;
+/// A WAL this long is worth a warning.
+const WAL_BYTES_ALARM: u64 = 256 << 20;
 /// How long a batch waits for another writer, a backup tool say; then it fails, and its senders are told "not now".
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Statements kept prepared.
@@ -39,6 +41,8 @@ pub struct Sqlite {
     /// The newest row of the marked log, as this process knows it.
     pub(super) newest: u64,
     pub(super) first_seq: Seq,
+    wal: PathBuf,
+    wal_is_long: bool,
 }
 
 impl From<rusqlite::Error> for StoreError {
@@ -46,6 +50,12 @@ impl From<rusqlite::Error> for StoreError {
         match error {
             rusqlite::Error::SqliteFailure(code, _) if NOT_SYNCED.contains(&code.extended_code) => {
                 Self::NotSynced(format!("{error} (SQLite's code {})", code.extended_code))
+            }
+            rusqlite::Error::SqliteFailure(code, _) if code.code == ErrorCode::SystemIoFailure => {
+                let code = code.extended_code;
+                Self::Database(format!(
+                    "{error} (SQLite's code {code}): is the disk full, or failing, or a file at its limit?"
+                ))
             }
             error => Self::Database(error.to_string()),
         }
@@ -80,8 +90,10 @@ impl Sqlite {
             // SQLite deletes the WAL of a database that is not there: the WAL may be all that is left.
             decide(0)?;
         }
-        // For its owner only; SQLite gives the WAL the same mode.
-        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(of(path))?;
+        if !path.exists() {
+            // For its owner only; SQLite gives the WAL the same mode. Never a file that is open already: closing it would end its locks.
+            OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(of(path))?;
+        }
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         // A store that is refused stays as it is: what lies behind a torn place of the WAL may be of use to somebody.
@@ -113,9 +125,23 @@ impl Sqlite {
         migrate(&mut connection)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         let first_seq = loss::first_seq(&connection)?;
-        let mark = Mark::open_or_make(&mark_path, newest).map_err(of(&mark_path))?;
-        Ok(Self { connection, mark, newest, first_seq })
+        let mark = Mark::open_or_make(&mark_path, newest.max(marked)).map_err(of(&mark_path))?;
+        Ok(Self { connection, mark, newest, first_seq, wal: wal_of(path), wal_is_long: false })
     }
+    /// Says once that the WAL is long: whoever reads for so long is outside of this process, and only he can end it.
+    fn watch_wal(&mut self) {
+        let bytes = std::fs::metadata(&self.wal).map_or(0, |metadata| metadata.len());
+        let is_long = bytes > WAL_BYTES_ALARM;
+        if is_long && !self.wal_is_long {
+            tracing::warn!(
+                bytes,
+                "the WAL grows: another process has been reading the database for long (a backup, `natter check`, sqlite3), or the \
+                 database has no room to grow; it is cut back when that ends"
+            );
+        }
+        self.wal_is_long = is_long;
+    }
+
     /// Counts this start and returns its number, from 1.
     ///
     /// # Errors
@@ -248,6 +274,7 @@ impl Store for Sqlite {
         if log == MARKED_LOG {
             self.newest = self.newest.max(settlement.upto);
         }
+        self.watch_wal();
         Ok(())
     }
 
