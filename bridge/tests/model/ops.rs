@@ -56,18 +56,39 @@ pub(crate) struct Op {
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
     AddUser,
-    Connect { clean: bool, expiry_secs: u32, bare: bool, receive_maximum: u16, small: bool },
-    Attach { device: usize, viewer: bool },
+    Connect {
+        clean: bool,
+        expiry_secs: u32,
+        bare: bool,
+        receive_maximum: u16,
+        small: bool,
+    },
+    Attach {
+        device: usize,
+        viewer: bool,
+    },
     Detach,
-    Close { expiry_secs: Option<u32> },
+    Close {
+        expiry_secs: Option<u32>,
+    },
     /// `to` [`USERS`] is nobody.
-    Text { to: usize, id: Id, qos: u8, long: bool },
+    Text {
+        to: usize,
+        id: Id,
+        qos: u8,
+        long: bool,
+    },
     UnknownType,
-    Will { to: usize },
+    Will {
+        to: usize,
+    },
     Release,
     Acknowledge(Which),
-    TurnDown,
-    Read { other: usize, at: At },
+    TurnDown(Which),
+    Read {
+        other: usize,
+        at: At,
+    },
     AckUpTo(UpTo),
     Sync,
     Sweep,
@@ -120,7 +141,7 @@ pub(crate) const LONG_SECS: u64 = 31 * 24 * 3600;
 fn act() -> impl Strategy<Value = Act> {
     let expiry = prop_oneof![3 => Just(0), 2 => Just(3600), 1 => Just(u32::MAX)];
     let receive_maximum = prop_oneof![2 => 1_u16..4, 1 => Just(20), 1 => Just(u16::MAX)];
-    let small = prop::bool::weighted(0.1);
+    let small = prop::bool::weighted(0.15);
     let connect = (any::<bool>(), expiry.clone(), prop::bool::weighted(0.4), receive_maximum, small).prop_map(
         |(clean, expiry_secs, bare, receive_maximum, small)| Act::Connect {
             clean,
@@ -138,7 +159,8 @@ fn act() -> impl Strategy<Value = Act> {
     ];
     let to = prop_oneof![12 => 0..USERS, 1 => Just(USERS)];
     let qos = prop_oneof![8 => Just(1_u8), 1 => Just(0), 1 => Just(2)];
-    let text = (to, id, qos, prop::bool::weighted(0.1)).prop_map(|(to, id, qos, long)| Act::Text { to, id, qos, long });
+    let text =
+        (to, id, qos, prop::bool::weighted(0.15)).prop_map(|(to, id, qos, long)| Act::Text { to, id, qos, long });
     let which = prop_oneof![
         4 => Just(Which::Oldest),
         2 => Just(Which::Newest),
@@ -170,8 +192,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::UnknownType),
         1 => (0..=USERS).prop_map(|to| Act::Will { to }),
         1 => Just(Act::Release),
-        22 => which.prop_map(Act::Acknowledge),
-        2 => Just(Act::TurnDown),
+        22 => which.clone().prop_map(Act::Acknowledge),
+        2 => which.prop_map(Act::TurnDown),
         7 => (0..USERS, at).prop_map(|(other, at)| Act::Read { other, at }),
         4 => upto.prop_map(Act::AckUpTo),
         2 => Just(Act::Sync),

@@ -35,6 +35,12 @@ impl<S: Server> Player<S> {
         player
     }
 
+    /// Known defects are not looked at.
+    pub(crate) fn forgiving(mut self) -> Self {
+        self.mirror.forgives_ack_of_what_was_not_taken = true;
+        self
+    }
+
     /// Plays a life to its end.
     pub(crate) fn play(mut self, steps: &[Step]) {
         for step in steps {
@@ -237,13 +243,8 @@ impl<S: Server> Player<S> {
                 let packet_id = self.last_packet;
                 self.tell(draft, user, Up::Release { connection, packet_id });
             }
-            Act::Acknowledge(which) => self.acknowledge(draft, user, connection, which),
-            Act::TurnDown => {
-                let oldest = draft.links[&connection].flight.iter().find(|entry| entry.acknowledged.is_none());
-                if let Some(seq) = oldest.map(|entry| entry.seq) {
-                    self.tell(draft, user, Up::Acked { connection, seq, taken: false });
-                }
-            }
+            Act::Acknowledge(which) => self.acknowledge(draft, user, connection, which, true),
+            Act::TurnDown(which) => self.acknowledge(draft, user, connection, which, false),
             Act::Read { other, at } => {
                 let payload = self.read_mark(draft, user, other, at);
                 self.publish(draft, user, connection, 1, &payload);
@@ -269,7 +270,8 @@ impl<S: Server> Player<S> {
         self.last_id += 1;
         let new = format!("m{}", self.last_id);
         let body = if long { "x".repeat(1000) } else { new.clone() };
-        let fresh = |id: Option<String>, body: &str| json!({"id": id, "to": NAMES[to], "type": "text", "text": {"body": body}});
+        let fresh =
+            |id: Option<String>, body: &str| json!({"id": id, "to": NAMES[to], "type": "text", "text": {"body": body}});
         let used = |k: u8| {
             let young = |at: u64| at + AGAIN_SECS > self.now.server_secs;
             let all: Vec<_> = draft.accepted.iter().filter(|((from, _), a)| *from == user && young(a.at)).collect();
@@ -284,7 +286,7 @@ impl<S: Server> Player<S> {
             }
             Id::Again(k) => match used(k) {
                 Some((id, first)) => {
-                    json!({"id": id, "to": NAMES[first.to], "type": "text", "text": {"body": first.body}})
+                    json!({"id": id, "to": NAMES[first.to], "type": "text", "text": {"body": &*first.body}})
                 }
                 None => fresh(Some(new), &body),
             },
@@ -310,7 +312,7 @@ impl<S: Server> Player<S> {
         self.tell(draft, user, Up::Publish(publication));
     }
 
-    fn acknowledge(&mut self, draft: &mut Mirror, user: User, connection: ConnectionId, which: Which) {
+    fn acknowledge(&mut self, draft: &mut Mirror, user: User, connection: ConnectionId, which: Which, taken: bool) {
         let flight = draft.links[&connection].flight.iter().filter(|entry| entry.acknowledged.is_none());
         let mut seqs: Vec<_> = flight.map(|entry| entry.seq).collect();
         match which {
@@ -324,7 +326,7 @@ impl<S: Server> Player<S> {
             }
         }
         for seq in seqs {
-            self.tell(draft, user, Up::Acked { connection, seq, taken: true });
+            self.tell(draft, user, Up::Acked { connection, seq, taken });
         }
     }
 
@@ -363,7 +365,7 @@ impl<S: Server> Player<S> {
             assert!(rounds < ROUNDS_MAX, "it never ends");
             self.batch(End::Said, |player, draft| {
                 for (connection, user) in draft.links.iter().map(|(id, link)| (*id, link.user)).collect::<Vec<_>>() {
-                    player.acknowledge(draft, user, connection, Which::All);
+                    player.acknowledge(draft, user, connection, Which::All, true);
                 }
             });
         }
@@ -385,7 +387,9 @@ impl<S: Server> Player<S> {
                 let young: Vec<_> = all.iter().filter(|(_, a)| a.at + AGAIN_SECS > player.now.server_secs).collect();
                 let payloads: Vec<_> = young
                     .iter()
-                    .map(|((_, id), a)| json!({"id": id, "to": NAMES[a.to], "type": "text", "text": {"body": a.body}}))
+                    .map(
+                        |((_, id), a)| json!({"id": id, "to": NAMES[a.to], "type": "text", "text": {"body": &*a.body}}),
+                    )
                     .collect();
                 let connection = player.connection(draft, user, 0);
                 for payload in payloads {
@@ -393,7 +397,6 @@ impl<S: Server> Player<S> {
                 }
             }
         });
-        // A device that began with this last connection may get what waited for the first one.
     }
 }
 

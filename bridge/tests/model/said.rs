@@ -1,5 +1,7 @@
 //! What the server said, held against the mirror: every frame, as it comes.
 
+use std::rc::Rc;
+
 use natter_protocol::ConnectionId;
 use natter_protocol::error::Kind;
 use natter_protocol::link::{Answer, Down, Mode};
@@ -133,7 +135,7 @@ impl Mirror {
         content.as_object_mut().unwrap().remove("prev");
         let said = &mut self.inboxes[user].said;
         let Some(before) = said.get(&seq) else {
-            said.insert(seq, content);
+            said.insert(seq, Rc::new(content));
             return true;
         };
         if before["type"] == "unsupported" || content["type"] == "unsupported" {
@@ -141,7 +143,7 @@ impl Mirror {
                 assert_eq!(before[field], content[field], "{before} and {content}");
             }
         } else {
-            assert_eq!(*before, content, "one position says two things");
+            assert_eq!(**before, content, "one position says two things");
         }
         false
     }
@@ -213,7 +215,8 @@ impl Mirror {
         assert!(talk.may_expire.contains(&(n, other)), "it is too young: {entry}");
         let inbox = &mut self.inboxes[user];
         let receipts = inbox.receipts.get(&(other, other, "delivered".to_owned()));
-        let covered = receipts.into_iter().flat_map(|all| all.range(..seq)).any(|(_, (after, upto))| *after < n && n <= *upto);
+        let covered =
+            receipts.into_iter().flat_map(|all| all.range(..seq)).any(|(_, (after, upto))| *after < n && n <= *upto);
         assert!(!covered, "it was delivered: {entry}");
         assert_eq!(inbox.expired.insert((other, n), seq), None, "told twice: {entry}");
     }
@@ -339,7 +342,7 @@ impl Inbox {
 }
 
 fn is_text(user: User, item: &Item, entry: &Value) -> bool {
-    let What::Text { from, other, n, id, body, timestamp } = &item.what else { return false };
+    let What::Text { from, other, n, id, body, timestamp } = &*item.what else { return false };
     let own = *from == user && *other != user;
     let same = user_named(entry["from"].as_str().unwrap()) == *from
         && user_named(entry["chat"].as_str().unwrap()) == *other
@@ -347,11 +350,11 @@ fn is_text(user: User, item: &Item, entry: &Value) -> bool {
         && entry["id"] == json!(id)
         && entry["timestamp"] == json!(timestamp.to_string())
         && entry["to"].as_str().map(user_named) == own.then_some(*other);
-    same && (entry["type"] == "unsupported" || entry["text"] == json!({ "body": body }))
+    same && (entry["type"] == "unsupported" || entry["text"] == json!({ "body": &**body }))
 }
 
 fn is_failed(item: &Item, entry: &Value) -> bool {
-    let What::Failed { id, conflicts_with, kind } = &item.what else { return false };
+    let What::Failed { id, conflicts_with, kind } = &*item.what else { return false };
     let error = &entry["errors"][0];
     entry["id"].as_str() == id.as_deref()
         && error["conflicts_with"].as_str() == conflicts_with.as_deref()
