@@ -351,6 +351,9 @@ fn hostile() -> Vec<(&'static str, Vec<u8>)> {
         members.join(",")
     };
     vec![
+        ("nested 20 deep, where nobody looks", {
+            format!(r#"{{"to":"bob","text":{{"body":"x"}},"x":{}}}"#, around("[", "]", 20)).into_bytes()
+        }),
         ("arrays 30,000 deep", around("[", "]", ROOM / 2).into_bytes()),
         ("arrays that do not end", "[".repeat(ROOM).into_bytes()),
         ("objects 10,000 deep", around("{\"a\":", "}", ROOM / 6).replace(":}", ":1}").into_bytes()),
