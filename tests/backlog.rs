@@ -1,6 +1,12 @@
 //! A user who was away for long: what waits drains in order, to a device that is slow at first, and the server's memory stays flat.
 //!
 //! `NATTER_BACKLOG` says how many entries wait.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test ends that way, and says what it measured"
+)]
 
 mod common;
 

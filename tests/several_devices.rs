@@ -1,4 +1,5 @@
 //! A user has several devices, and each gets every entry once.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test ends that way")]
 
 mod common;
 

@@ -44,7 +44,12 @@ proptest! {
     #![proptest_config(cases(300, 1))]
 
     #[test]
-    fn a_life_in_memory(steps in life(step(), 60)) {
+    fn a_life_in_memory(steps in life(step(false), 60)) {
+        Player::new(Rig::memory()).forgiving().play(&steps);
+    }
+
+    #[test]
+    fn a_life_of_months(steps in life(step(true), 60)) {
         Player::new(Rig::memory()).forgiving().play(&steps);
     }
 
@@ -64,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn memory_and_sqlite_say_the_same(steps in life(step(), 60)) {
+    fn memory_and_sqlite_say_the_same(steps in life(step(false), 60)) {
         let dir = Directory::new();
         Player::new(Twins(Rig::memory(), Rig::sqlite(&dir))).forgiving().play(&steps);
     }
@@ -105,5 +110,26 @@ fn an_ack_by_position_of_what_was_turned_down_makes_no_tick() {
         single(1, 0, Act::TurnDown(Which::Newest)),
         single(1, 0, Act::AckUpTo(UpTo::Newest)),
     ];
+    Player::new(Rig::memory()).play(&life);
+}
+
+// `Engine::expire` (bridge/src/expiry.rs) makes a gap from the rows that it drops, and an older gap is such a row: its position is told,
+// the positions that it told of are not. A device that is away for more than twice the time to live hears of one entry instead of all.
+// Where a dropped row is an `Item::Gap` for the device, the new gap has to begin where that one began.
+
+#[test]
+#[ignore = "a defect: a gap that expires takes what it told of with it"]
+fn a_gap_that_expires_is_told_again() {
+    let away = |act| Step { settle: 9, ..single(0, 0, act) };
+    let month = || [away(Act::Wait(ops::LONG_SECS)), away(Act::Sweep)];
+    // Bob's phone goes, his tablet takes the text.
+    let begin = [
+        single(1, 0, connect(false)),
+        single(1, 0, Act::Close { expiry_secs: None }),
+        single(1, 1, connect(false)),
+        away(text(false)),
+        Step { settle: 9, ..single(1, 1, Act::Acknowledge(Which::All)) },
+    ];
+    let life: Vec<_> = begin.into_iter().chain(month()).chain(month()).collect();
     Player::new(Rig::memory()).play(&life);
 }

@@ -90,6 +90,10 @@ pub(crate) struct Item {
     /// Known once somebody was sent it.
     pub(crate) seq: Option<Seq>,
     pub(crate) may_expire: bool,
+    /// Server second of the sweep that may have taken it.
+    since: u64,
+    /// So may the gap that told of it.
+    pub(crate) gap_may_expire: bool,
     /// An acknowledgement by position may have passed it, unseen.
     pub(crate) may_be_passed: bool,
 }
@@ -115,6 +119,9 @@ pub(crate) struct Had {
     pub(crate) gaps: Vec<(Seq, Seq)>,
 }
 
+/// Receipts by position: what they cover.
+type Ranges = BTreeMap<Seq, (N, N)>;
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Inbox {
     pub(crate) items: Vec<Item>,
@@ -122,8 +129,8 @@ pub(crate) struct Inbox {
     /// Everything that was said, without `prev`.
     pub(crate) said: BTreeMap<Seq, Rc<Value>>,
     pub(crate) devices: BTreeMap<Device, Had>,
-    /// By other side, member and kind: position to range.
-    pub(crate) receipts: BTreeMap<(User, User, String), BTreeMap<Seq, (N, N)>>,
+    /// By other side, member and kind.
+    pub(crate) receipts: BTreeMap<(User, User, String), Ranges>,
     pub(crate) expired: BTreeMap<(User, N), Seq>,
 }
 
@@ -198,8 +205,9 @@ pub(crate) struct Mirror {
     pub(crate) leaving: Vec<ConnectionId>,
     /// So much time has passed that entries may have expired: what is said of receipts may be incomplete.
     pub(crate) lossy: bool,
-    /// Known defect, see `model.rs`: `{"ack":N}` says `delivered` of stubs, and of what was turned down, too. Not looked at, when set.
-    pub(crate) forgives_ack_of_what_was_not_taken: bool,
+    /// Known defects, see `model.rs`, are not looked at: `{"ack":N}` says `delivered` of stubs and of what was turned down, and a gap
+    /// that expires is not told again.
+    pub(crate) forgives: bool,
 }
 
 impl Mirror {
@@ -500,9 +508,11 @@ impl Mirror {
         if let Some(entry) = link.flight.iter_mut().find(|entry| entry.seq == seq) {
             entry.acknowledged = Some(taken && !entry.stub);
         }
-        while let Some(entry) =
-            self.links.get_mut(&id).and_then(|l| l.flight.pop_front_if(|e| e.acknowledged.is_some()))
-        {
+        let is_done = |entry: &&mut Flight| entry.acknowledged.is_some();
+        while let Some(entry) = self.links.get_mut(&id).and_then(|link| {
+            link.flight.front_mut().filter(is_done)?;
+            link.flight.pop_front()
+        }) {
             let had = self.inboxes[user].devices.get_mut(&device).unwrap();
             had.cursor = had.cursor.max(Some(entry.seq));
             let fate = if entry.acknowledged == Some(true) { Fate::Taken } else { Fate::TurnedDown };
@@ -546,7 +556,7 @@ impl Mirror {
         for (index, mut fate) in passed {
             let flight = reader.and_then(|id| self.links[&id].flight.iter().find(|entry| entry.item == Some(index)));
             if flight.is_some_and(|entry| entry.stub || entry.acknowledged == Some(false)) {
-                fate = if self.forgives_ack_of_what_was_not_taken { Fate::Either } else { Fate::TurnedDown };
+                fate = if self.forgives { Fate::Either } else { Fate::TurnedDown };
             }
             self.passed(user, index, fate);
         }
@@ -577,6 +587,8 @@ impl Mirror {
         let before = now.server_secs.saturating_sub(TTL_SECS);
         for (user, inbox) in self.inboxes.iter_mut().enumerate() {
             for item in inbox.items.iter_mut().filter(|item| item.at < before) {
+                item.gap_may_expire |= item.may_expire && item.since < before;
+                item.since = if item.may_expire { item.since } else { now.server_secs };
                 item.may_expire = true;
                 if let What::Text { from, other, n, .. } = *item.what
                     && (from != user || other == user)
@@ -598,9 +610,19 @@ impl Mirror {
 
 impl Inbox {
     fn put(&mut self, what: What, only: Option<Device>, except: Option<Device>, now: Now) {
-        let (at, seq, may_expire, may_be_passed) = (now.server_secs, None, false, false);
+        let at = now.server_secs;
         let what = Rc::new(what);
-        self.items.push(Item { what, only, except, at, seq, may_expire, may_be_passed });
+        self.items.push(Item {
+            what,
+            only,
+            except,
+            at,
+            seq: None,
+            may_expire: false,
+            since: 0,
+            gap_may_expire: false,
+            may_be_passed: false,
+        });
     }
 
     /// The newest position that anybody has seen.

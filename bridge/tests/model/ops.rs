@@ -138,7 +138,8 @@ pub(crate) enum UpTo {
 /// 30 days and a bit.
 pub(crate) const LONG_SECS: u64 = 31 * 24 * 3600;
 
-fn act() -> impl Strategy<Value = Act> {
+/// `months`: time passes in leaps, and sweeps follow it.
+fn act(months: bool) -> impl Strategy<Value = Act> {
     let expiry = prop_oneof![3 => Just(0), 2 => Just(3600), 1 => Just(u32::MAX)];
     let receive_maximum = prop_oneof![2 => 1_u16..4, 1 => Just(20), 1 => Just(u16::MAX)];
     let small = prop::bool::weighted(0.15);
@@ -181,7 +182,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(UpTo::Blind),
         1 => Just(UpTo::TooFar),
     ];
-    let wait = prop_oneof![6 => 1_u64..300, 2 => 3600_u64..9 * 24 * 3600, 1 => Just(LONG_SECS)];
+    let leaps = if months { 4 } else { 1 };
+    let wait = prop_oneof![6 => 1_u64..300, 2 => 3600_u64..9 * 24 * 3600, leaps => Just(LONG_SECS)];
     prop_oneof![
         1 => Just(Act::AddUser),
         5 => connect,
@@ -197,13 +199,13 @@ fn act() -> impl Strategy<Value = Act> {
         7 => (0..USERS, at).prop_map(|(other, at)| Act::Read { other, at }),
         4 => upto.prop_map(Act::AckUpTo),
         2 => Just(Act::Sync),
-        2 => Just(Act::Sweep),
-        2 => wait.prop_map(Act::Wait),
+        if months { 12 } else { 2 } => Just(Act::Sweep),
+        if months { 12 } else { 2 } => wait.prop_map(Act::Wait),
     ]
 }
 
 /// A step of an ordinary life.
-pub(crate) fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step(months: bool) -> impl Strategy<Value = Step> {
     let end = prop_oneof![
         30 => Just(End::Said),
         2 => (0_u16..600).prop_map(End::Starved),
@@ -213,21 +215,21 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         2 => Just(End::Died),
     ];
     let settle = prop_oneof![3 => Just(0_u8), 1 => Just(1), 1 => Just(9)];
-    (ops(), end, settle).prop_map(|(ops, end, settle)| Step { ops, end, settle })
+    (ops(months), end, settle).prop_map(|(ops, end, settle)| Step { ops, end, settle })
 }
 
 /// A step of a server that dies after every one.
 pub(crate) fn last_step() -> impl Strategy<Value = Step> {
     let end = prop_oneof![3 => Just(End::Died), 1 => Just(End::Unsaid), 1 => Just(End::Lost)];
     let settle = prop_oneof![2 => Just(0_u8), 1 => Just(1), 1 => Just(9)];
-    (ops(), end, settle).prop_map(|(ops, end, settle)| Step { ops, end, settle })
+    (ops(false), end, settle).prop_map(|(ops, end, settle)| Step { ops, end, settle })
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    (0..USERS, 0..CLIENTS, act()).prop_map(|(user, client, act)| Op { user, client, act })
+fn op(months: bool) -> impl Strategy<Value = Op> {
+    (0..USERS, 0..CLIENTS, act(months)).prop_map(|(user, client, act)| Op { user, client, act })
 }
 
-fn ops() -> impl Strategy<Value = Vec<Op>> {
+fn ops(months: bool) -> impl Strategy<Value = Vec<Op>> {
     use prop::collection::vec;
-    prop_oneof![5 => vec(op(), 1), 2 => vec(op(), 2), 1 => vec(op(), 3..7)]
+    prop_oneof![5 => vec(op(months), 1), 2 => vec(op(months), 2), 1 => vec(op(months), 3..7)]
 }

@@ -264,8 +264,11 @@ impl Mirror {
             for (device, had) in &inbox.devices {
                 let waits = inbox.waiting(*device);
                 assert!(waits.is_empty(), "{user}/{device} never got {waits:?}");
-                for index in &had.owed {
-                    inbox.check_gap(*device, *index);
+                for (index, item) in inbox.items.iter().enumerate() {
+                    let lost = item.is_for(*device) && !had.items.contains(&index) && !had.excused.contains(&index);
+                    if lost && !(self.forgives && item.gap_may_expire) {
+                        inbox.check_gap(*device, index);
+                    }
                 }
             }
             if !self.lossy && !inbox.devices.is_empty() {
