@@ -2,12 +2,14 @@
 //!
 //! - `model/ops.rs` what can happen · `model/play.rs` tells it to the server and to the mirror
 //! - `model/server.rs` the server: the rules over a store, without sockets
-//! - `model/mirror.rs` what must come of it · `model/said.rs` whether it did
+//! - `model/mirror.rs` `model/facts.rs` what must come of it · `model/said.rs` whether it did
 //!
 //! `PROPTEST_CASES` says how many lives; one that fails is made as short as it can be, and printed.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its world does not hold")]
 
+#[path = "model/facts.rs"]
+mod facts;
 #[path = "model/mirror.rs"]
 mod mirror;
 #[path = "model/ops.rs"]

@@ -195,7 +195,7 @@ fn act(months: bool) -> impl Strategy<Value = Act> {
         1 => (0..=USERS).prop_map(|to| Act::Will { to }),
         1 => Just(Act::Release),
         22 => which.clone().prop_map(Act::Acknowledge),
-        2 => which.prop_map(Act::TurnDown),
+        4 => which.prop_map(Act::TurnDown),
         7 => (0..USERS, at).prop_map(|(other, at)| Act::Read { other, at }),
         4 => upto.prop_map(Act::AckUpTo),
         2 => Just(Act::Sync),

@@ -6,7 +6,8 @@ use natter_protocol::link::{Dialect, Mode, Opening, Packet, Publication, Up};
 use natter_protocol::{ConnectionId, UserId};
 use serde_json::{Value, json};
 
-use super::mirror::{Device, Mirror, NAMES, User, device_id, pair};
+use super::facts::{Device, NAMES, User, device_id, pair};
+use super::mirror::Mirror;
 use super::ops::{Act, At, End, Id, Op, Step, UpTo, Which};
 use super::said::users;
 use super::server::{Ask, Server};
@@ -334,7 +335,7 @@ impl<S: Server> Player<S> {
     }
 
     fn read_mark(&self, draft: &Mirror, user: User, other: User, at: At) -> Value {
-        let last_n = draft.talks.get(&pair(user, other)).map_or(0, super::mirror::Talk::last_n);
+        let last_n = draft.talks.get(&pair(user, other)).map_or(0, super::facts::Talk::last_n);
         let n = match at {
             At::Newest => last_n,
             At::Older => last_n / 2,

@@ -8,7 +8,8 @@ use natter_protocol::link::{Answer, Down, Mode};
 use natter_protocol::{N, Seq};
 use serde_json::{Value, json};
 
-use super::mirror::{Device, Expected, Fate, Flight, Inbox, Item, Mirror, User, What, device_id, pair, user_named};
+use super::facts::{Device, Expected, Fate, Flight, Inbox, Item, User, What, device_id, pair, user_named};
+use super::mirror::Mirror;
 use super::ops::USERS;
 use super::server::Frames;
 
