@@ -1,9 +1,10 @@
 //! A user has several devices, and each gets every entry once.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test ends that way")]
 
 mod common;
 
 use common::{Connect, Device, TestServer, assert_receipt, assert_text, parse};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn both_devices_get_every_message_and_delivered_is_said_once() {
@@ -125,4 +126,123 @@ fn a_viewer_gets_what_is_live_and_makes_no_ticks() {
     assert_receipt(&alice.entry(), "delivered", "bob", 0, 1);
     bob.raw.ack(second);
     assert_receipt(&alice.entry(), "delivered", "bob", 1, 2);
+}
+
+/// Texts of the long conversation, and how many are on their way at a time.
+const TEXTS: u64 = 400;
+const GROUP: u64 = 20;
+
+#[test]
+fn of_three_devices_one_is_away_and_each_gets_every_entry_once_and_in_order() {
+    let mut server = TestServer::with_users(&["alice", "bob"]);
+    let mut alice = [Device::v5(&server, "alice", "phone"), Device::v5(&server, "alice", "laptop")];
+    let mut phone = Device::v5(&server, "bob", "phone");
+    let mut laptop = Device::v5(&server, "bob", "laptop");
+    let mut tablet = Device::v5(&server, "bob", "tablet");
+    let mut seen = [Seen::default(), Seen::default()];
+
+    for (i, first) in (1..=TEXTS).step_by(20).enumerate() {
+        // Alice's devices take turns.
+        send_group(&mut alice[i % 2], first);
+        match first / GROUP {
+            4 => {
+                // The tablet has taken what came so far, and goes.
+                take_texts(&mut tablet, 1, first + GROUP - 1);
+                tablet.raw.ping();
+                let away = Connect::v5("bob", "away", &server.token("bob")).open(server.mqtt()).0;
+                std::mem::replace(&mut tablet.raw, away).disconnect();
+            }
+            12 => {
+                // Killed while the newest group is on its way to both, and the last acknowledgements may be.
+                server.kill9();
+                server.restart();
+                for device in alice.iter_mut().chain([&mut phone, &mut laptop]) {
+                    device.reconnect(&server);
+                }
+            }
+            _ => {}
+        }
+        take_texts(&mut phone, first, first + GROUP - 1);
+        take_texts(&mut laptop, first, first + GROUP - 1);
+    }
+    for (device, seen) in alice.iter_mut().zip(&mut seen) {
+        seen.until(device, TEXTS);
+    }
+
+    // The tablet comes back: everything behind what it took, once, and nobody hears `delivered` again.
+    tablet.reconnect(&server);
+    take_texts(&mut tablet, 5 * GROUP + 1, TEXTS);
+    assert_eq!(tablet.repeats, 0, "what it had acknowledged does not come again");
+    tablet.raw.ping();
+    tablet.mark_read("alice", TEXTS);
+    for (device, seen) in alice.iter_mut().zip(&mut seen) {
+        assert_receipt(&device.entry(), "read", "bob", 0, TEXTS);
+        // One after the other, without a hole: `delivered` was said once of each.
+        let mut upto = 0;
+        for (after, n) in &seen.delivered {
+            assert_eq!(*after, upto, "{:?}", seen.delivered);
+            upto = *n;
+        }
+        assert_eq!(upto, TEXTS);
+        // The other device's texts, in order.
+        assert_eq!(seen.echoes.len() as u64, TEXTS / 2);
+        assert!(seen.echoes.is_sorted(), "{:?}", seen.echoes);
+    }
+    for device in [&mut phone, &mut laptop] {
+        let mark = device.entry();
+        assert_receipt(&mark, "read", "alice", 0, TEXTS);
+        assert_eq!(mark["recipient_id"], "bob", "{mark}");
+    }
+}
+
+/// A group of texts, all on their way before the first is answered.
+#[track_caller]
+fn send_group(device: &mut Device, first: u64) {
+    let outbox = device.outbox();
+    let ids: Vec<_> = (first..first + GROUP)
+        .map(|i| {
+            let text = json!({"id": format!("m{i}"), "to": "bob", "type": "text", "text": {"body": i.to_string()}});
+            device.raw.publish(&outbox, &text.to_string())
+        })
+        .collect();
+    for (id, n) in ids.into_iter().zip(first..) {
+        let (reason, properties) = device.raw.puback(id);
+        assert_eq!((reason, properties.get("n")), (0, Some(n.to_string().as_str())), "{properties:?}");
+    }
+}
+
+#[track_caller]
+fn take_texts(device: &mut Device, first: u64, last: u64) {
+    for i in first..=last {
+        let entry = device.entry();
+        assert_text(&entry, "alice", &i.to_string());
+        assert_eq!((&entry["id"], entry["n"].as_u64()), (&json!(format!("m{i}")), Some(i)), "{entry}");
+    }
+}
+
+/// What a device of the sender sees.
+#[derive(Default)]
+struct Seen {
+    delivered: Vec<(u64, u64)>,
+    echoes: Vec<u64>,
+}
+
+impl Seen {
+    /// Takes entries until everything up to `n` is delivered.
+    #[track_caller]
+    fn until(&mut self, device: &mut Device, n: u64) {
+        while self.delivered.last().is_none_or(|(_, upto)| *upto < n) {
+            let entry = device.entry();
+            if entry["type"] == "text" {
+                assert_eq!((&entry["from"], &entry["to"]), (&json!("alice"), &json!("bob")), "{entry}");
+                self.echoes.push(entry["n"].as_u64().expect("n"));
+            } else {
+                let number = |field: &str| entry[field].as_u64().unwrap_or_else(|| panic!("{field} in {entry}"));
+                let (after, n) = (number("after"), number("n"));
+                assert_receipt(&entry, "delivered", "bob", after, n);
+                assert_eq!(entry["id"], Value::from(format!("m{n}")), "{entry}");
+                self.delivered.push((after, n));
+            }
+        }
+    }
 }

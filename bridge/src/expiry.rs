@@ -76,10 +76,11 @@ impl<S: Store> Engine<S> {
         let (first, upto, offset) = (*first, *upto, last.offset);
         let mut gaps: BTreeMap<natter_protocol::DeviceId, (Seq, Seq)> = BTreeMap::new();
         for (device, known) in &self.state.user(user)?.devices {
-            let mut missed =
-                rows.iter().filter(|(seq, row)| *seq > known.position() && row.is_for(device)).map(|(seq, _)| *seq);
-            if let Some(from) = missed.next() {
-                gaps.insert(device.clone(), (from, missed.next_back().unwrap_or(from)));
+            for (seq, row) in rows.iter().filter(|(seq, row)| *seq > known.position() && row.is_for(device)) {
+                // A gap that goes untold takes what it tells of along.
+                let from = if let Item::Gap(gap) = &row.item { gap.from.min(*seq) } else { *seq };
+                let gap = gaps.entry(device.clone()).or_insert((from, *seq));
+                *gap = (gap.0.min(from), gap.1.max(*seq));
             }
         }
         self.change(Change::Dropped { user: user.clone(), upto, offset })?;
