@@ -109,7 +109,8 @@ impl<'a> Conductor<'a> {
         }
         let sending = self.send()?;
         self.nemesis.heal(&mut world!(self))?;
-        let stuck = self.drain()?;
+        let mut stuck = self.unsent();
+        stuck.extend(self.drain()?);
         self.hosts.finish()?;
         self.progress.end()?;
         let mut judgement = Judgement::default();
@@ -177,6 +178,15 @@ impl<'a> Conductor<'a> {
         let each = u64::from(messages.div_ceil(self.plan.all().max(1)));
         let limit = (each * (u64::from(self.nemesis.kills) + 1)).div_ceil(u64::from(self.options.kills) + 1);
         self.hosts.order(Line::Limit(u32::try_from(limit).unwrap_or(u32::MAX)))
+    }
+
+    /// The devices that did not send their share, in a run by count.
+    fn unsent(&self) -> Vec<(u32, String)> {
+        let statuses = self.hosts.statuses();
+        let shares = (0_u32..).zip(&statuses).map(|(index, status)| (index, self.plan.place(index).quota, status.sent));
+        let by_count = self.plan.messages.is_some() && self.options.seconds.is_none();
+        let unsent = shares.filter(|(_, quota, sent)| by_count && *sent < (*quota).into());
+        unsent.map(|(index, quota, sent)| (index, format!("{sent} of {quota} messages are sent"))).collect()
     }
 
     /// Waits until all is acknowledged, received and read; the devices that are not so far in time.

@@ -59,6 +59,8 @@ enum Undo {
 pub(crate) struct Nemesis {
     random: Random,
     kinds: Vec<Kind>,
+    /// Kinds that have not come since it was shuffled.
+    deck: Vec<Kind>,
     next: Instant,
     undo: Vec<(Instant, Undo)>,
     /// When the next journey of the last device of each user begins.
@@ -75,8 +77,19 @@ impl Nemesis {
     pub(crate) fn new(dir: &Path, seed: u64, users: usize, kinds: Vec<Kind>, kills_max: u32) -> Result<Self> {
         let log = File::create(dir.join("nemesis.log")).context("nemesis.log")?;
         let now = Instant::now();
-        let (random, undo, journeys) = (Random::new(seed, 0), Vec::new(), vec![now; users]);
-        Ok(Self { random, kinds, next: now, undo, journeys, log, kills_max, kills: 0, client_kills: 0, faults: 0 })
+        Ok(Self {
+            random: Random::new(seed, 0),
+            kinds,
+            deck: Vec::new(),
+            next: now,
+            undo: Vec::new(),
+            journeys: vec![now; users],
+            log,
+            kills_max,
+            kills: 0,
+            client_kills: 0,
+            faults: 0,
+        })
     }
 
     /// Ends what is to end by now, and begins what is to begin.
@@ -184,13 +197,21 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Network faults are half of all.
+    /// From a shuffled deck, so that every kind comes soon.
     fn choose(&mut self) -> Option<Kind> {
-        if self.kinds.contains(&Kind::Network) && self.random.below(2) == 0 {
-            return Some(Kind::Network);
+        if self.deck.is_empty() {
+            for kind in &self.kinds {
+                let cards = match kind {
+                    Kind::Network => 4,
+                    Kind::ClientKill => 2,
+                    _ => 1,
+                };
+                self.deck.extend(std::iter::repeat_n(*kind, cards));
+            }
         }
-        let index = self.random.below(self.kinds.len() as u64);
-        self.kinds.get(usize::try_from(index).unwrap_or(0)).copied()
+        let index = self.random.below(self.deck.len().max(1) as u64);
+        let index = usize::try_from(index).ok().filter(|index| *index < self.deck.len())?;
+        Some(self.deck.swap_remove(index))
     }
 
     fn break_network(&mut self, world: &World<'_>) -> Result<()> {
