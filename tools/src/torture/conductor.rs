@@ -293,3 +293,41 @@ fn bound(peak: &Peak, devices: usize, judgement: &mut Judgement) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_waits_for_answers_for_entries_and_for_what_is_read() {
+        let status = |sent, taken, theirs, read| {
+            let settled = DRAINING;
+            Status { subscribed: true, sent, answered: sent, settled, taken, theirs, read }
+        };
+        // Two users with a device each: 3 and 2 messages.
+        let done = [status(3, 2, 5, 4), status(2, 3, 4, 5)];
+        assert!(late(&done, 1).is_empty() && unread(&done, 1).is_empty());
+        let change = |index: usize, change: fn(&mut Status)| {
+            let mut statuses = [done, done].concat();
+            change(&mut statuses[index]);
+            let devices = |stuck: Vec<(u32, String)>| stuck.into_iter().map(|(device, _)| device).collect::<Vec<_>>();
+            (devices(late(&statuses, 1)), devices(unread(&statuses, 1)))
+        };
+        assert_eq!(change(1, |status| status.settled = SENDING), (vec![1], vec![]));
+        assert_eq!(change(2, |status| status.taken = 1), (vec![2], vec![]));
+        assert_eq!(change(3, |status| status.read = 4), (vec![], vec![3]));
+    }
+
+    #[test]
+    fn what_is_above_its_bound_is_told() {
+        let mut judgement = Judgement::default();
+        let mut peak = Peak { rss_kib: RSS_MIB_MAX * 1024, wal_bytes: 0, fds: FDS_MAX + 8 };
+        bound(&peak, 2, &mut judgement);
+        assert!(judgement.verdict.is_clean());
+        peak.rss_kib += 1024;
+        bound(&peak, 2, &mut judgement);
+        peak.fds += 1;
+        bound(&peak, 2, &mut judgement);
+        assert_eq!(judgement.verdict.unbounded, 3, "{:?}", judgement.words);
+    }
+}

@@ -63,3 +63,49 @@ impl Memory {
         u64::from(self.next_k) - self.unacked.len() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torture::history::Message;
+
+    #[test]
+    fn a_device_goes_on_where_its_journal_ends() {
+        let place = Place { index: 2, user: 1, device: 0, v5: true, clean: true, quota: 10 };
+        let mut memory = Memory::default();
+        let receipt = |read, recipient, n, seq| {
+            let message = Message { device: 2, k: 0 };
+            What::Receipt { read, recipient, after: 0, n, message, seq }
+        };
+        for what in [
+            What::Subscribed,
+            What::Sent { k: 0, hash: 1 },
+            What::Sent { k: 1, hash: 1 },
+            What::Sent { k: 2, hash: 1 },
+            What::Acked { k: 1, n: Some(8) },
+            // From the other side, and from another device of the own user.
+            What::Taken { message: Message { device: 0, k: 0 }, n: 5, seq: 3, hash: 1 },
+            What::Taken { message: Message { device: 3, k: 0 }, n: 6, seq: 4, hash: 1 },
+            What::Acknowledged { seq: 3 },
+            receipt(false, 0, 8, 5),
+            receipt(true, 0, 7, 6),
+            receipt(true, 1, 9, 7),
+            What::MarkedRead { n: 5 },
+        ] {
+            memory.apply(&what, &place, 2);
+        }
+        let expected = Memory {
+            subscribed: true,
+            last: 7,
+            next_k: 3,
+            unacked: BTreeSet::from([0, 2]),
+            taken: 2,
+            theirs: 5,
+            read: 7,
+            mark: Some(5),
+            marked: 5,
+        };
+        assert_eq!(memory, expected);
+        assert_eq!(memory.answered(), 1);
+    }
+}

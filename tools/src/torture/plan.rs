@@ -79,3 +79,21 @@ pub(crate) fn journal(dir: &Path, index: u32) -> PathBuf {
 pub(crate) fn user_name(user: u32) -> String {
     format!("u{user}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_all_devices_are_all_messages_and_both_versions_keep_and_drop_sessions() {
+        let (seed, port, devices, hosts) = (1, 2, 2, 3);
+        let plan = Plan { seed, port, tokens: vec![String::new(); 4], devices, hosts, messages: Some(1003) };
+        let places: Vec<Place> = (0..plan.all()).map(|index| plan.place(index)).collect();
+        assert_eq!(places.iter().map(|place| place.quota).sum::<u32>(), 1003);
+        assert_eq!(places.iter().map(|place| (place.user, place.device)).nth(5), Some((2, 1)));
+        for kind in [(false, false), (false, true), (true, false), (true, true)] {
+            assert!(places.iter().any(|place| (place.v5, place.clean) == kind), "{kind:?}");
+        }
+        assert!((0..plan.all()).all(|index| plan.host_of(index) < 3));
+    }
+}

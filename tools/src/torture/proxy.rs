@@ -209,7 +209,8 @@ fn move_bytes(
     let mut chunk = [0; 16 * 1024];
     let mut ended = false;
     while !(link.over.load(SeqCst) || ended && waiting.is_empty()) {
-        if way.held.load(SeqCst) || shared.dark.load(SeqCst) {
+        let held = || way.held.load(SeqCst) || shared.dark.load(SeqCst);
+        if held() {
             thread::sleep(LOOK_DELAYED);
             continue;
         }
@@ -231,8 +232,8 @@ fn move_bytes(
                 Err(e) => return Err(e),
             }
         }
-        // What was read just before one direction was held waits too.
-        while !way.held.load(SeqCst)
+        // What was read just before it was held waits too.
+        while !held()
             && waiting.front().is_some_and(|(due, _)| *due <= Instant::now())
             && let Some((_, bytes)) = waiting.pop_front()
         {
@@ -321,7 +322,6 @@ mod tests {
         let (proxy, server) = start();
         let (mut client, mut peer, link) = pair(&proxy, &server);
         link.inflict(Fault::HoldOne, true);
-        thread::sleep(2 * LOOK);
         client.write_all(b"hello").unwrap();
         peer.write_all(b"again").unwrap();
         let mut five = [0; 5];
