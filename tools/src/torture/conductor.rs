@@ -115,7 +115,7 @@ impl<'a> Conductor<'a> {
         self.progress.end()?;
         let mut judgement = Judgement::default();
         for (device, text) in stuck {
-            judgement.stuck(device, text);
+            judgement.stuck(device, &text);
         }
         self.judge(&mut judgement)?;
         let peak = std::mem::take(&mut self.server.peak);
@@ -289,7 +289,7 @@ fn bound(peak: &Peak, devices: usize, judgement: &mut Judgement) {
         ("file descriptors", fds_max as u64, peak.fds as u64),
     ] {
         if got > most {
-            judgement.unbounded(format!("the server: expected at most {most} {what}, got {got}"));
+            judgement.unbounded(&format!("the server: expected at most {most} {what}, got {got}"));
         }
     }
 }

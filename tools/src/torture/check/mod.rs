@@ -9,8 +9,8 @@ use std::fmt;
 use super::history::History;
 use chat::Chat;
 
-/// How many violations are told in words.
-const WORDS_MAX: usize = 12;
+/// How many violations of each kind are told in words.
+const WORDS_MAX: u64 = 3;
 
 /// What a history says. Everything but `acked` must be 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,28 +80,23 @@ pub struct Judgement {
 
 impl Judgement {
     /// A device that was not done in time.
-    pub(crate) fn stuck(&mut self, device: u32, text: String) {
-        self.verdict.stuck += 1;
-        self.say(|| format!("stuck: device {device}: {text}"));
+    pub(crate) fn stuck(&mut self, device: u32, text: &str) {
+        self.blame(true, |v| &mut v.stuck, || format!("stuck: device {device}: {text}"));
     }
 
     /// A bound that was exceeded.
-    pub(crate) fn unbounded(&mut self, text: String) {
-        self.verdict.unbounded += 1;
-        self.say(|| format!("unbounded: {text}"));
-    }
-
-    fn say(&mut self, text: impl FnOnce() -> String) {
-        if self.words.len() < WORDS_MAX {
-            self.words.push(text());
-        }
+    pub(crate) fn unbounded(&mut self, text: &str) {
+        self.blame(true, |v| &mut v.unbounded, || format!("unbounded: {text}"));
     }
 
     /// Counts a violation if `wrong`.
     fn blame(&mut self, wrong: bool, count: fn(&mut Verdict) -> &mut u64, text: impl FnOnce() -> String) {
         if wrong {
-            *count(&mut self.verdict) += 1;
-            self.say(text);
+            let count = count(&mut self.verdict);
+            *count += 1;
+            if *count <= WORDS_MAX {
+                self.words.push(text());
+            }
         }
     }
 }

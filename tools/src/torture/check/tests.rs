@@ -246,10 +246,12 @@ fn the_devices_of_a_later_pair_are_judged_alike() {
 #[test]
 fn what_is_stuck_or_without_bounds_is_not_clean() {
     let mut judgement = Judgement::default();
-    judgement.stuck(3, "2 of 5 messages are received".into());
-    judgement.unbounded("the server: expected at most 64 file descriptors, got 65".into());
+    judgement.stuck(3, "2 of 5 messages are received");
+    judgement.unbounded("the server: expected at most 64 file descriptors, got 65");
     assert_eq!(judgement.verdict, Verdict { stuck: 1, unbounded: 1, ..Verdict::default() });
     assert!(judgement.words[0].contains("device 3: 2 of 5"), "{:?}", judgement.words);
+    (0..9).for_each(|device| judgement.stuck(device, "0 of 5 messages are received"));
+    assert_eq!((judgement.verdict.stuck, judgement.words.len()), (10, 4), "the first of each kind in words");
 }
 
 /// Two users with a device each, `messages` in each direction, one receipt of each kind for every ten.
