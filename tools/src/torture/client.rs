@@ -100,7 +100,9 @@ impl<'a> Client<'a> {
         // Other numbers in each life, or every life would do the same.
         let random = Random::new(shared.plan.seed, (1000 + u64::from(place.index)) << 32 | events.len() as u64);
         let (settled, gap, away_until, old) = (0, false, None, None);
-        Ok(Self { place, shared, status, orders, random, journal, memory, settled, gap, away_until, old })
+        let client = Self { place, shared, status, orders, random, journal, memory, settled, gap, away_until, old };
+        client.tell();
+        Ok(client)
     }
 
     /// Lives until the host says that it is over.

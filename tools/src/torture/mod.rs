@@ -39,7 +39,12 @@ const MESSAGES: u32 = 10_000;
 
 /// What `natter torture` can be told.
 #[derive(Debug, Clone, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Prints one line of counts; the exit code is 1 unless all of them but `acked` are 0. A run that is not clean, or has --keep or \
+    --data, leaves its directory behind: the server's data, the logs, what the nemesis did, and a journal for each device. --data names that \
+    directory, which must be new."
+)]
 pub struct Torture {
     /// How many messages to send [default: 10000, or no limit with --seconds]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
