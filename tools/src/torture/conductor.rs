@@ -28,6 +28,8 @@ const MEASURE: Duration = Duration::from_millis(200);
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// How long all devices may take to subscribe at first.
 const SUBSCRIBE_MAX: Duration = Duration::from_secs(60);
+/// While a device is so many messages behind, nobody sends new ones: what is left to drain at the end has a bound too.
+const LAG_MAX: u64 = 10_000;
 /// What comes twice may come late.
 const QUIET: Duration = Duration::from_secs(1);
 /// How long a run by count may take for a message and for a kill, and beside these.
@@ -62,6 +64,8 @@ pub(crate) struct Outcome {
     pub(crate) faults: u32,
     pub(crate) connections: usize,
     pub(crate) sending: Duration,
+    /// From the last fault until everything had arrived and was read.
+    pub(crate) draining: Duration,
     pub(crate) peak: Peak,
 }
 
@@ -77,6 +81,8 @@ pub(crate) struct Conductor<'a> {
     random: Random,
     progress: Progress,
     measured: Instant,
+    /// Somebody is too far behind.
+    holding: bool,
 }
 
 impl<'a> Conductor<'a> {
@@ -97,7 +103,8 @@ impl<'a> Conductor<'a> {
         let hosts = Hosts::new(dir, &plan);
         let nemesis = Nemesis::new(dir, seed, plan.tokens.len(), options.kinds(), options.kills)?;
         let (random, progress) = (Random::new(seed, 1), Progress::new());
-        Ok(Self { options, dir, plan, server, hosts, proxy, nemesis, random, progress, measured: Instant::now() })
+        let (measured, holding) = (Instant::now(), false);
+        Ok(Self { options, dir, plan, server, hosts, proxy, nemesis, random, progress, measured, holding })
     }
 
     /// The whole run.
@@ -110,7 +117,8 @@ impl<'a> Conductor<'a> {
         let sending = self.send()?;
         self.nemesis.heal(&mut world!(self))?;
         let mut stuck = self.unsent();
-        stuck.extend(self.drain()?);
+        let (not_drained, draining) = self.drain()?;
+        stuck.extend(not_drained);
         self.hosts.finish()?;
         self.progress.end()?;
         let mut judgement = Judgement::default();
@@ -121,7 +129,16 @@ impl<'a> Conductor<'a> {
         let peak = std::mem::take(&mut self.server.peak);
         bound(&peak, self.plan.all() as usize, &mut judgement);
         let Nemesis { kills, client_kills, faults, .. } = self.nemesis;
-        Ok(Outcome { judgement, kills, client_kills, faults, connections: self.proxy.opened(), sending, peak })
+        Ok(Outcome {
+            judgement,
+            kills,
+            client_kills,
+            faults,
+            connections: self.proxy.opened(),
+            sending,
+            draining,
+            peak,
+        })
     }
 
     /// Faults while messages are sent; how long it took.
@@ -151,9 +168,14 @@ impl<'a> Conductor<'a> {
                 self.nemesis.kill_server(&mut world!(self))?;
             }
             self.nemesis.step(&mut world!(self))?;
+            let lag = lag(&statuses, self.plan.devices as usize);
+            let holding = lag > if self.holding { LAG_MAX / 2 } else { LAG_MAX };
             if self.nemesis.kills != before {
-                self.allow()?;
                 threshold = self.threshold();
+            }
+            if self.nemesis.kills != before || holding != self.holding {
+                self.holding = holding;
+                self.allow()?;
             }
             let text = format!(
                 "answered={answered} kills={} client_kills={} faults={} connections={}",
@@ -172,8 +194,11 @@ impl<'a> Conductor<'a> {
         (f64::from(self.nemesis.kills) + within) / f64::from(self.options.kills + 1)
     }
 
-    /// Messages wait for kills: each is in the middle of its share of them.
+    /// Messages wait for who is too far behind, and for kills: each kill is in the middle of its share of them.
     fn allow(&mut self) -> Result<()> {
+        if self.holding {
+            return self.hosts.order(Line::Limit(0));
+        }
         let Some(messages) = self.plan.messages else { return self.hosts.order(Line::Limit(u32::MAX)) };
         let each = u64::from(messages.div_ceil(self.plan.all().max(1)));
         let limit = (each * (u64::from(self.nemesis.kills) + 1)).div_ceil(u64::from(self.options.kills) + 1);
@@ -189,19 +214,21 @@ impl<'a> Conductor<'a> {
         unsent.map(|(index, quota, sent)| (index, format!("{sent} of {quota} messages are sent"))).collect()
     }
 
-    /// Waits until all is acknowledged, received and read; the devices that are not so far in time.
-    fn drain(&mut self) -> Result<Vec<(u32, String)>> {
+    /// Waits until all is acknowledged, received and read; the devices that are not so far in time, and how long
+    /// it took.
+    fn drain(&mut self) -> Result<(Vec<(u32, String)>, Duration)> {
         let devices = self.plan.devices as usize;
-        let deadline = Instant::now() + DRAIN_MAX;
+        let peace = Instant::now();
+        let deadline = peace + DRAIN_MAX;
         self.hosts.order(Line::Phase(DRAINING))?;
         self.wait("draining", deadline, |statuses| late(statuses, devices).is_empty())?;
         self.hosts.order(Line::Phase(READING))?;
         self.wait("reading", deadline, |statuses| unread(statuses, devices).is_empty())?;
+        let draining = peace.elapsed();
         self.wait("quiet", Instant::now() + QUIET, |_| false)?;
         let statuses = self.hosts.statuses();
-        let mut stuck = late(&statuses, devices);
-        stuck.extend(unread(&statuses, devices));
-        Ok(stuck)
+        let stuck = [late(&statuses, devices), unread(&statuses, devices)].concat();
+        Ok((stuck, draining))
     }
 
     /// `false`: it did not come true in time.
@@ -245,6 +272,15 @@ impl<'a> Conductor<'a> {
         }
         Ok(())
     }
+}
+
+/// How many messages the device that is most behind has not received.
+fn lag(statuses: &[Status], devices: usize) -> u64 {
+    let lags = statuses.chunks(devices * 2).flat_map(|pair| {
+        let sent: u64 = pair.iter().map(|status| status.sent).sum();
+        pair.iter().map(move |status| (sent - status.sent).saturating_sub(status.taken))
+    });
+    lags.max().unwrap_or(0)
 }
 
 /// The devices that have messages without an answer, or have not received all that they should.
@@ -306,6 +342,7 @@ mod tests {
         };
         // Two users with a device each: 3 and 2 messages.
         let done = [status(3, 2, 5, 4), status(2, 3, 4, 5)];
+        assert_eq!((lag(&done, 1), lag(&[status(3, 2, 5, 4), status(2, 1, 4, 5)], 1)), (0, 2));
         assert!(late(&done, 1).is_empty() && unread(&done, 1).is_empty());
         let change = |index: usize, change: fn(&mut Status)| {
             let mut statuses = [done, done].concat();

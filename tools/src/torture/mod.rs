@@ -174,13 +174,14 @@ fn remove(dir: &Path) {
 }
 
 fn line(options: &Torture, outcome: &Outcome) -> String {
-    let Outcome { judgement, kills, client_kills, faults, connections, sending, peak } = outcome;
+    let Outcome { judgement, kills, client_kills, faults, connections, sending, draining, peak } = outcome;
     let rate = judgement.verdict.acked as f64 / sending.as_secs_f64().max(0.001);
     let Peak { rss_kib, wal_bytes, fds } = peak;
     format!(
         "{} kills={kills} client_kills={client_kills} faults={faults} connections={connections} messages/s={rate:.0} \
-         seed={} rss_max_mib={} wal_max_mib={} fds_max={fds} again=\"{}\"",
+         drain_s={:.1} seed={} rss_max_mib={} wal_max_mib={} fds_max={fds} again=\"{}\"",
         judgement.verdict,
+        draining.as_secs_f64(),
         options.seed,
         rss_kib / 1024,
         wal_bytes / (1024 * 1024),
