@@ -1,282 +1,257 @@
 //! One device: sends its messages until they are acknowledged, keeps the rule of a reader, and writes down what it does and sees.
 
-use std::borrow::Cow;
-use std::collections::{BTreeSet, VecDeque};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::io::{self, ErrorKind, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
-use super::history::{Event, Message, What};
+use super::connection::{Connection, Item};
+use super::entry::Entry;
+use super::history::{Message, What};
+use super::journal::Journal;
+use super::memory::Memory;
 use super::mqtt::{self, Packet};
+use super::plan::{self, Place, Plan, user_name};
 use super::random::{Random, hash};
 
 /// Most messages of a device without a PUBACK.
 const WINDOW: usize = 64;
-/// How long a read waits.
-const READ_WAIT: Duration = Duration::from_millis(5);
-/// Silence after which a client asks, and then gives up on a connection.
-const SILENCE: Duration = Duration::from_secs(5);
-/// How long acknowledgements are held back.
-const DELAY: Duration = Duration::from_millis(300);
 
-/// Orders of the nemesis to a client.
-pub(crate) const CUT: u8 = 1;
-pub(crate) const RESET: u8 = 2;
-pub(crate) const CRASH: u8 = 3;
-pub(crate) const SLOW: u8 = 4;
+/// What the conductor tells a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Ends the connection with FIN.
+    Cut,
+    /// Ends it with RST.
+    Reset,
+    /// Opens a second connection, and lets the first live.
+    Takeover,
+    /// Acknowledges nothing for so long.
+    Slow(Duration),
+    /// Disconnects, and stays away.
+    Away(Duration),
+}
 
-/// What all clients and the conductor share.
+/// What all devices of a host share.
 pub(crate) struct Shared {
-    pub(crate) start: Instant,
-    pub(crate) port: AtomicU16,
-    pub(crate) seed: u64,
-    pub(crate) stop_sending: AtomicBool,
-    pub(crate) read_all: AtomicBool,
+    pub(crate) plan: Plan,
+    /// Which [`Phase`] the run is in, as a number.
+    pub(crate) phase: AtomicU8,
+    /// How many messages each device may send by now.
+    pub(crate) limit: AtomicU32,
     pub(crate) finish: AtomicBool,
-    pub(crate) acked: AtomicU64,
 }
 
-/// What one client and the conductor share.
-#[derive(Default)]
-pub(crate) struct Slot {
-    pub(crate) order: AtomicU8,
-    /// It has subscribed once: the device exists.
-    pub(crate) ready: AtomicBool,
+/// The devices send.
+pub(crate) const SENDING: u8 = 1;
+/// They send no more, but what is not acknowledged.
+pub(crate) const DRAINING: u8 = 2;
+/// They read everything.
+pub(crate) const READING: u8 = 3;
+
+/// How far a device is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Status {
+    pub(crate) subscribed: bool,
     /// Messages that it began to send.
-    pub(crate) sent: AtomicU64,
-    /// All of them are acknowledged, and it sends no more.
-    pub(crate) done: AtomicBool,
-    pub(crate) taken: AtomicU64,
-    /// Newest number of the other side's messages.
-    pub(crate) theirs: AtomicU32,
-    /// Newest own number that the other side has read.
-    pub(crate) read: AtomicU32,
-}
-
-/// Who a client is.
-pub(crate) struct Plan {
-    pub(crate) index: u32,
-    pub(crate) user: u32,
-    pub(crate) device: u32,
-    /// Devices a user; theirs stand beside each other.
-    pub(crate) devices: u32,
-    pub(crate) v5: bool,
-    pub(crate) clean: bool,
-    /// How many messages it sends.
-    pub(crate) quota: u32,
-    pub(crate) token: String,
-}
-
-/// The name of a user.
-pub(crate) fn user_name(user: u32) -> String {
-    format!("u{user}")
-}
-
-#[derive(Deserialize)]
-struct Entry<'a> {
-    seq: Option<u64>,
-    prev: Option<u64>,
-    #[serde(borrow)]
-    r#type: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    status: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    recipient_id: Option<Cow<'a, str>>,
-    after: Option<u32>,
-    n: Option<u32>,
-    #[serde(borrow)]
-    text: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Text<'a> {
-    #[serde(borrow)]
-    body: Cow<'a, str>,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Item {
-    Message(u32),
-    /// An acknowledged message once more.
-    Again(u32),
-    Read(u32),
+    pub(crate) sent: u64,
+    /// Those of them that were answered.
+    pub(crate) answered: u64,
+    /// The newest phase in which it had nothing left to send.
+    pub(crate) settled: u8,
+    pub(crate) taken: u64,
+    pub(crate) theirs: u32,
+    pub(crate) read: u32,
 }
 
 /// A device and what it remembers.
 pub(crate) struct Client<'a> {
-    plan: Plan,
+    place: Place,
     shared: &'a Shared,
-    slot: &'a Slot,
+    status: &'a Mutex<Status>,
+    orders: Receiver<Order>,
     random: Random,
-    log: Vec<Event>,
-    last: u64,
-    next_k: u32,
-    unacked: BTreeSet<u32>,
-    /// A read mark that has no PUBACK yet.
-    mark: Option<u32>,
-    marked: u32,
-}
-
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    next_id: u16,
-    in_flight: VecDeque<(u16, Item)>,
-    acks: Vec<(u16, u64)>,
-    slow_until: Instant,
-    heard: Instant,
-    asked: bool,
-    subscribed: bool,
+    journal: Journal,
+    memory: Memory,
+    settled: u8,
+    /// It has reconnected because of a gap.
+    gap: bool,
+    away_until: Option<Instant>,
+    /// A connection that was taken over, or is about to be.
+    old: Option<TcpStream>,
 }
 
 impl<'a> Client<'a> {
-    pub(crate) fn new(plan: Plan, shared: &'a Shared, slot: &'a Slot) -> Self {
-        let random = Random::new(shared.seed, 1000 + u64::from(plan.index));
-        let (log, unacked) = (Vec::new(), BTreeSet::new());
-        Self { plan, shared, slot, random, log, last: 0, next_k: 0, unacked, mark: None, marked: 0 }
+    /// A device that goes on where its journal ends.
+    pub(crate) fn open(
+        dir: &Path,
+        place: Place,
+        shared: &'a Shared,
+        status: &'a Mutex<Status>,
+        orders: Receiver<Order>,
+    ) -> io::Result<Self> {
+        let (journal, events) = Journal::open(&plan::journal(dir, place.index))?;
+        let mut memory = Memory::default();
+        events.iter().for_each(|event| memory.apply(&event.what, &place, shared.plan.devices));
+        // Other numbers in each life, or every life would do the same.
+        let random = Random::new(shared.plan.seed, (1000 + u64::from(place.index)) << 32 | events.len() as u64);
+        let (settled, gap, away_until, old) = (0, false, None, None);
+        let client = Self { place, shared, status, orders, random, journal, memory, settled, gap, away_until, old };
+        client.tell();
+        Ok(client)
     }
 
-    /// Lives until the conductor says that it is over; returns the log.
-    pub(crate) fn run(mut self) -> Vec<Event> {
+    /// Lives until the host says that it is over.
+    ///
+    /// # Errors
+    /// When the journal cannot be written: a device without one cannot go on.
+    pub(crate) fn run(mut self) -> io::Result<()> {
         while !self.shared.finish.load(SeqCst) {
             // A connection that ends is what the run is about.
             let _ended = self.live_once();
+            self.journal.flush()?;
+            self.tell();
+            while self.is_away() {
+                sleep(Duration::from_millis(20));
+            }
             sleep(Duration::from_millis(5 + self.random.below(30)));
         }
-        self.log
+        Ok(())
+    }
+
+    fn is_away(&self) -> bool {
+        let peace = self.shared.phase.load(SeqCst) >= DRAINING || self.shared.finish.load(SeqCst);
+        !peace && self.away_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn note(&mut self, what: What) {
-        let at = u64::try_from(self.shared.start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.log.push(Event { at, what });
+        self.journal.note(what);
+        self.memory.apply(&what, &self.place, self.shared.plan.devices);
+    }
+
+    /// Nothing leaves before what it says is in the journal.
+    fn send(&mut self, connection: &mut Connection, bytes: &[u8]) -> io::Result<()> {
+        self.journal.flush()?;
+        connection.stream.write_all(bytes)
+    }
+
+    /// What the conductor may know: no more than what is in the journal.
+    fn tell(&self) {
+        let Memory { subscribed, next_k, taken, theirs, read, .. } = self.memory;
+        let status = Status {
+            subscribed,
+            sent: next_k.into(),
+            answered: self.memory.answered(),
+            settled: self.settled,
+            taken,
+            theirs,
+            read,
+        };
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     fn topic(&self, kind: &str) -> String {
-        format!("users/{}/d{}/{kind}", user_name(self.plan.user), self.plan.device)
+        format!("users/{}/d{}/{kind}", user_name(self.place.user), self.place.device)
     }
 
     fn body(&self, k: u32) -> String {
-        let mut random = Random::new(self.shared.seed ^ u64::from(self.plan.index) << 40, k.into());
+        let mut random = Random::new(self.shared.plan.seed ^ u64::from(self.place.index) << 40, k.into());
         let mut body = format!("{:x} ", random.next());
         (0..random.below(12)).for_each(|_| body.push_str(&format!("{:016x}", random.next())));
         body
     }
 
-    fn live_once(&mut self) -> std::io::Result<()> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.shared.port.load(SeqCst)));
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(READ_WAIT))?;
-        stream.set_write_timeout(Some(SILENCE))?;
-        let (user, client_id) =
-            (user_name(self.plan.user), format!("{}-d{}", user_name(self.plan.user), self.plan.device));
-        stream.write_all(&mqtt::connect(self.plan.v5, self.plan.clean, &client_id, &user, &self.plan.token))?;
-        let now = Instant::now();
-        let mut connection = Connection {
-            stream,
-            buffer: Vec::new(),
-            next_id: 0,
-            in_flight: VecDeque::new(),
-            acks: Vec::new(),
-            slow_until: now,
-            heard: now,
-            asked: false,
-            subscribed: false,
-        };
+    fn live_once(&mut self) -> io::Result<()> {
+        let mut connection = Connection::open(self.shared.plan.port)?;
+        let user = user_name(self.place.user);
+        let client_id = format!("{user}-d{}", self.place.device);
+        let token = self.shared.plan.tokens.get(self.place.user as usize).map_or("", String::as_str);
+        let connect = mqtt::connect(self.place.v5, self.place.clean, &client_id, &user, token);
+        self.send(&mut connection, &connect)?;
+        self.send_on_old_connection();
         let mut resent = false;
         while !self.shared.finish.load(SeqCst) {
             if self.obey(&mut connection)? {
                 return Ok(());
             }
-            self.read(&mut connection)?;
+            for (first, body) in connection.read()? {
+                match mqtt::decode(first, &body, self.place.v5) {
+                    Some(packet) => self.handle(&mut connection, packet)?,
+                    None => self.note(What::Phantom),
+                }
+            }
             if connection.subscribed {
-                self.slot.ready.store(true, SeqCst);
-                self.acknowledge(&mut connection)?;
+                self.old = None;
                 if !resent {
                     resent = true;
-                    let again: Vec<u32> = self.unacked.iter().copied().collect();
-                    let mut bytes = Vec::new();
-                    again.into_iter().for_each(|k| self.publish(&mut connection, &mut bytes, Item::Message(k)));
-                    if let Some(n) = self.mark {
-                        self.publish(&mut connection, &mut bytes, Item::Read(n));
-                    }
-                    connection.stream.write_all(&bytes)?;
+                    self.resend(&mut connection)?;
                 }
+                self.acknowledge(&mut connection)?;
                 self.write(&mut connection)?;
             }
+            self.journal.flush()?;
+            self.tell();
         }
         Ok(())
     }
 
-    /// Does what the nemesis wants; `true` ends the connection.
-    fn obey(&mut self, connection: &mut Connection) -> std::io::Result<bool> {
-        match self.slot.order.swap(0, SeqCst) {
-            CUT => connection.stream.shutdown(std::net::Shutdown::Both)?,
-            RESET => rustix::net::sockopt::set_socket_linger(&connection.stream, Some(Duration::ZERO))?,
-            // What was read and not taken, and what was taken and not acknowledged, is gone with the connection.
-            CRASH => {}
-            SLOW => {
-                connection.slow_until = Instant::now() + DELAY;
+    /// The same messages on two connections at a time: what is not acknowledged leaves on the one that is being taken over too.
+    fn send_on_old_connection(&mut self) {
+        let Some(mut old) = self.old.take() else { return };
+        let mut bytes = Vec::new();
+        for k in self.memory.unacked.iter().take(WINDOW) {
+            // Packet ids that this connection has not used.
+            let id = 60_001 + u16::try_from(*k % 5000).unwrap_or(0);
+            bytes.extend_from_slice(&mqtt::publish(self.place.v5, &self.topic("outbox"), id, &self.message(*k)));
+        }
+        // It may be gone already.
+        let _gone = old.write_all(&bytes);
+        self.old = Some(old);
+    }
+
+    /// Does what the conductor wants; `true` ends the connection.
+    fn obey(&mut self, connection: &mut Connection) -> io::Result<bool> {
+        match self.orders.try_recv() {
+            Ok(Order::Cut) => connection.stream.shutdown(Shutdown::Both)?,
+            Ok(Order::Reset) => {
+                rustix::net::sockopt::set_socket_linger(&connection.stream, Some(Duration::ZERO))?;
+            }
+            Ok(Order::Takeover) => self.old = Some(connection.stream.try_clone()?),
+            Ok(Order::Slow(time)) => {
+                connection.slow_until = Instant::now() + time;
                 return Ok(false);
             }
-            _ => return Ok(false),
+            Ok(Order::Away(time)) => {
+                self.away_until = Some(Instant::now() + time);
+                if self.random.below(2) == 0 {
+                    self.send(connection, &mqtt::frame(0xe0, &[]))?;
+                }
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(false),
         }
         Ok(true)
     }
 
-    fn read(&mut self, connection: &mut Connection) -> std::io::Result<()> {
-        let mut chunk = [0; 16 * 1024];
-        match connection.stream.read(&mut chunk) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(length) => {
-                connection.buffer.extend_from_slice(chunk.get(..length).unwrap_or_default());
-                (connection.heard, connection.asked) = (Instant::now(), false);
-            }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
-                let silent = connection.heard.elapsed();
-                if silent > 2 * SILENCE {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-                if silent > SILENCE && !connection.asked {
-                    connection.asked = true;
-                    connection.stream.write_all(&mqtt::frame(0xc0, &[]))?;
-                }
-            }
-            Err(e) => return Err(e),
-        }
-        let buffer = std::mem::take(&mut connection.buffer);
-        let mut at = 0;
-        while let Some((body, end)) = buffer.get(at..).and_then(mqtt::measure) {
-            let packet = buffer.get(at..at + end).and_then(|whole| {
-                let (first, rest) = (whole.first()?, whole.get(body..)?);
-                mqtt::decode(*first, rest, self.plan.v5)
-            });
-            at += end;
-            match packet {
-                Some(packet) => self.handle(connection, packet)?,
-                None => self.note(What::Phantom),
-            }
-        }
-        connection.buffer = buffer.get(at..).unwrap_or_default().to_vec();
-        Ok(())
-    }
-
-    fn handle(&mut self, connection: &mut Connection, packet: Packet) -> std::io::Result<()> {
+    fn handle(&mut self, connection: &mut Connection, packet: Packet) -> io::Result<()> {
         match packet {
             Packet::ConnAck { code: 0, session_present } => {
-                if session_present && self.slot.ready.load(SeqCst) {
+                if session_present && self.memory.subscribed {
                     connection.subscribed = true;
                 } else {
-                    connection.stream.write_all(&mqtt::subscribe(self.plan.v5, &self.topic("inbox")))?;
+                    let subscribe = mqtt::subscribe(self.place.v5, &self.topic("inbox"));
+                    self.send(connection, &subscribe)?;
                 }
             }
-            Packet::SubAck { code: 1 } => connection.subscribed = true,
+            Packet::SubAck { code: 1 } => {
+                connection.subscribed = true;
+                if !self.memory.subscribed {
+                    self.note(What::Subscribed);
+                }
+            }
             Packet::ConnAck { .. } | Packet::SubAck { .. } => return Err(ErrorKind::ConnectionRefused.into()),
             Packet::PubAck { id, reason, n } => self.acked(connection, id, reason, n),
             Packet::Publish { qos, id, payload } => self.take(connection, qos, id, &payload)?,
@@ -290,80 +265,49 @@ impl<'a> Client<'a> {
         let Some((_, item)) = connection.in_flight.pop_front().filter(|(expected, _)| *expected == id) else {
             return self.note(What::Phantom);
         };
-        if reason >= 0x80 {
-            self.note(What::Refused);
-        }
         match item {
-            Item::Message(k) => {
-                if reason < 0x80 {
-                    self.note(What::Acked { k, n });
-                    self.shared.acked.fetch_add(1, SeqCst);
+            _ if reason >= 0x80 => {
+                self.note(What::Refused);
+                if let Item::Message(k) = item {
+                    self.memory.unacked.remove(&k);
                 }
-                self.unacked.remove(&k);
             }
-            Item::Again(k) => self.note(What::Acked { k, n }),
-            Item::Read(n) => self.mark = self.mark.filter(|mark| *mark != n),
+            Item::Message(k) | Item::Again(k) => self.note(What::Acked { k, n }),
+            Item::Read(n) => self.memory.mark = self.memory.mark.filter(|mark| *mark != n),
         }
     }
 
-    fn take(&mut self, connection: &mut Connection, qos: u8, id: u16, payload: &[u8]) -> std::io::Result<()> {
+    fn take(&mut self, connection: &mut Connection, qos: u8, id: u16, payload: &[u8]) -> io::Result<()> {
         let Ok(entry) = serde_json::from_slice::<Entry<'_>>(payload) else {
             self.note(What::Phantom);
             return Ok(());
         };
         let (Some(seq), Some(prev)) = (entry.seq, entry.prev) else {
-            if entry.status.as_deref() == Some("failed") {
-                self.note(What::Refused);
-            }
+            entry.hints(self.place.index).into_iter().for_each(|what| self.note(what));
             return Ok(());
         };
         if qos != 1 {
             self.note(What::Phantom);
         }
-        if seq <= self.last {
+        if seq <= self.memory.last {
             connection.acks.push((id, seq));
             return Ok(());
         }
-        if prev > self.last {
+        if prev > self.memory.last {
             self.note(What::Gap);
-            // Once: a second gap is counted again, and taken.
-            return Err(ErrorKind::InvalidData.into());
+            // A client reconnects once at a gap (wire.md, section 5); what it sees then counts, and is taken.
+            if !std::mem::replace(&mut self.gap, true) {
+                return Err(ErrorKind::InvalidData.into());
+            }
         }
-        self.last = seq;
-        self.take_new(&entry, seq);
+        self.gap = false;
+        self.note(entry.what(seq));
+        self.memory.last = seq;
         connection.acks.push((id, seq));
         Ok(())
     }
 
-    fn take_new(&mut self, entry: &Entry<'_>, seq: u64) {
-        let message = entry.id.as_deref().and_then(Message::parse);
-        let what = match (entry.r#type.as_deref(), entry.status.as_deref(), message, entry.n) {
-            (Some("text"), None, Some(message), Some(n)) => {
-                self.slot.taken.fetch_add(1, SeqCst);
-                let hash = entry.text.as_ref().map_or(0, |text| hash(text.body.as_bytes()));
-                What::Taken { message, n, seq, hash }
-            }
-            (Some("status"), Some(status @ ("delivered" | "read")), Some(message), Some(n)) => {
-                let recipient = entry.recipient_id.as_deref().and_then(|name| name.strip_prefix('u')?.parse().ok());
-                let (Some(recipient), Some(after)) = (recipient, entry.after) else { return self.note(What::Phantom) };
-                if status == "read" && recipient != self.plan.user {
-                    self.slot.read.fetch_max(n, SeqCst);
-                }
-                What::Receipt { read: status == "read", recipient, after, n, message, seq }
-            }
-            (Some("gap"), ..) => What::Gap,
-            (_, Some("failed"), ..) => What::Refused,
-            _ => What::Phantom,
-        };
-        self.note(what);
-        if let What::Taken { message, n, .. } = what
-            && message.device / self.plan.devices != self.plan.user
-        {
-            self.slot.theirs.fetch_max(n, SeqCst);
-        }
-    }
-
-    fn acknowledge(&mut self, connection: &mut Connection) -> std::io::Result<()> {
+    fn acknowledge(&mut self, connection: &mut Connection) -> io::Result<()> {
         if connection.acks.is_empty() || Instant::now() < connection.slow_until {
             return Ok(());
         }
@@ -377,49 +321,58 @@ impl<'a> Client<'a> {
             self.note(What::Acknowledged { seq });
             bytes.extend_from_slice(&mqtt::puback(id));
         }
-        connection.stream.write_all(&bytes)
+        self.send(connection, &bytes)
     }
 
-    fn write(&mut self, connection: &mut Connection) -> std::io::Result<()> {
+    fn resend(&mut self, connection: &mut Connection) -> io::Result<()> {
         let mut bytes = Vec::new();
-        let stop = self.shared.stop_sending.load(SeqCst);
-        while connection.in_flight.len() < WINDOW && self.next_k < self.plan.quota && !stop {
-            let k = self.next_k;
-            self.next_k += 1;
-            self.slot.sent.fetch_add(1, SeqCst);
-            self.unacked.insert(k);
+        for k in self.memory.unacked.iter().copied().collect::<Vec<_>>() {
+            self.publish(connection, &mut bytes, Item::Message(k));
+        }
+        if let Some(n) = self.memory.mark {
+            self.publish(connection, &mut bytes, Item::Read(n));
+        }
+        self.send(connection, &bytes)
+    }
+
+    fn write(&mut self, connection: &mut Connection) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        let phase = self.shared.phase.load(SeqCst);
+        let limit = if phase == SENDING { self.shared.limit.load(SeqCst).min(self.place.quota) } else { 0 };
+        while connection.in_flight.len() < WINDOW && self.memory.next_k < limit {
+            let k = self.memory.next_k;
             self.note(What::Sent { k, hash: hash(self.body(k).as_bytes()) });
             self.publish(connection, &mut bytes, Item::Message(k));
             if self.random.below(50) == 0 {
                 let again = u32::try_from(self.random.below(u64::from(k) + 1)).unwrap_or(0);
-                if !self.unacked.contains(&again) {
+                if !self.memory.unacked.contains(&again) {
                     self.publish(connection, &mut bytes, Item::Again(again));
                 }
             }
         }
-        let theirs = self.slot.theirs.load(SeqCst);
-        let all = self.shared.read_all.load(SeqCst) && self.plan.device == 0;
-        if self.mark.is_none() && theirs > self.marked && (all || self.random.below(20) == 0) {
-            (self.mark, self.marked) = (Some(theirs), theirs);
+        let theirs = self.memory.theirs;
+        let all = phase >= READING && self.place.device == 0;
+        if self.memory.mark.is_none() && theirs > self.memory.marked && (all || self.random.below(20) == 0) {
             self.note(What::MarkedRead { n: theirs });
             self.publish(connection, &mut bytes, Item::Read(theirs));
         }
-        let done = (stop || self.next_k >= self.plan.quota) && self.unacked.is_empty();
-        self.slot.done.store(done, SeqCst);
-        connection.stream.write_all(&bytes)
+        if phase >= DRAINING && self.memory.unacked.is_empty() {
+            self.settled = phase;
+        }
+        if bytes.is_empty() { Ok(()) } else { self.send(connection, &bytes) }
+    }
+
+    fn message(&self, k: u32) -> String {
+        let (id, chat) = (Message { device: self.place.index, k }.id(), user_name(self.place.user ^ 1));
+        format!(r#"{{"id":"{id}","to":"{chat}","type":"text","text":{{"body":"{}"}}}}"#, self.body(k))
     }
 
     fn publish(&mut self, connection: &mut Connection, bytes: &mut Vec<u8>, item: Item) {
-        connection.next_id = connection.next_id % 60_000 + 1;
-        let chat = user_name(self.plan.user ^ 1);
         let payload = match item {
-            Item::Message(k) | Item::Again(k) => {
-                let id = Message { device: self.plan.index, k }.id();
-                format!(r#"{{"id":"{id}","to":"{chat}","type":"text","text":{{"body":"{}"}}}}"#, self.body(k))
-            }
-            Item::Read(n) => format!(r#"{{"status":"read","chat":"{chat}","n":{n}}}"#),
+            Item::Message(k) | Item::Again(k) => self.message(k),
+            Item::Read(n) => format!(r#"{{"status":"read","chat":"{}","n":{n}}}"#, user_name(self.place.user ^ 1)),
         };
-        connection.in_flight.push_back((connection.next_id, item));
-        bytes.extend_from_slice(&mqtt::publish(self.plan.v5, &self.topic("outbox"), connection.next_id, &payload));
+        let id = connection.begin(item);
+        bytes.extend_from_slice(&mqtt::publish(self.place.v5, &self.topic("outbox"), id, &payload));
     }
 }

@@ -3,7 +3,7 @@
 /// A message: the index of the device that sent it, and its place among that device's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Message {
-    /// Index into [`History::devices`].
+    /// Its index in the run.
     pub device: u32,
     /// From 0.
     pub k: u32,
@@ -29,10 +29,14 @@ impl Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant says what its fields are")]
 pub enum What {
+    /// Its first SUBACK: the device exists.
+    Subscribed,
     /// It sent its message `k` for the first time; the hash of the body.
     Sent { k: u32, hash: u64 },
     /// A PUBACK without an error for its message `k`; the number it named, if it did.
     Acked { k: u32, n: Option<u32> },
+    /// A hint `sent` named the number of its message `k`.
+    Numbered { k: u32, n: u32 },
     /// A message was refused.
     Refused,
     /// It took an entry with a message.
@@ -52,7 +56,7 @@ pub enum What {
 /// A [`What`] and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// Microseconds since the start.
+    /// Microseconds of a monotonic clock that all devices share.
     pub at: u64,
     /// What.
     pub what: What,
@@ -63,13 +67,15 @@ pub struct Event {
 pub struct Device {
     /// Index of its user; users 2p and 2p + 1 write to each other.
     pub user: u32,
-    /// In order of time.
+    /// As it happened.
     pub events: Vec<Event>,
 }
 
-/// A run.
+/// What the devices of one pair of users did and saw.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// All devices; each existed before the first message.
+    /// The index, in the run, of the first of them.
+    pub first: u32,
+    /// All devices of both users; each existed before the first message.
     pub devices: Vec<Device>,
 }

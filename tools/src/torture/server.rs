@@ -2,12 +2,16 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a server may take to be ready.
+const READY_MAX: Duration = Duration::from_secs(60);
 
 /// The most that a server used.
 #[derive(Debug, Default)]
@@ -21,13 +25,17 @@ pub(crate) struct Peak {
 pub(crate) struct Server {
     program: PathBuf,
     data: PathBuf,
+    /// What it says on stderr.
+    log: PathBuf,
     child: Option<Child>,
     pub(crate) peak: Peak,
 }
 
 impl Server {
-    pub(crate) fn new(program: PathBuf, data: PathBuf) -> Self {
-        Self { program, data, child: None, peak: Peak::default() }
+    /// One whose data and log are in `dir`.
+    pub(crate) fn new(program: PathBuf, dir: &Path) -> Self {
+        let (data, log) = (dir.join("server"), dir.join("server.log"));
+        Self { program, data, log, child: None, peak: Peak::default() }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -51,18 +59,41 @@ impl Server {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// Starts it and returns the port of MQTT.
+    /// Starts it and returns the port of MQTT. Only from the thread that lives as long as the process: the server dies with it.
     pub(crate) fn start(&mut self) -> Result<u16> {
-        let any = "127.0.0.1:0";
-        let mut command = self.command(&["serve", "--mqtt", any, "--http", any, "--admin", any]);
-        let mut child = command.stdout(Stdio::piped()).spawn().context("natter serve")?;
-        let stdout = child.stdout.take();
-        self.child = Some(child);
-        let mut line = String::new();
-        BufReader::new(stdout.context("stdout of natter serve")?).read_line(&mut line)?;
+        let stdout = self.spawn()?;
+        let (sender, receiver) = channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(stdout).read_line(&mut line).map(|_| line);
+            // The other end has given up.
+            let _late = sender.send(read);
+        });
+        let line =
+            receiver.recv_timeout(READY_MAX).map_err(|_| anyhow!("natter serve: expected to be ready soon"))??;
         let port =
             line.split_whitespace().find_map(|word| word.strip_prefix("mqtt=")?.rsplit(':').next()?.parse().ok());
-        port.with_context(|| format!("natter serve is not ready, it says {line:?}"))
+        port.with_context(|| format!("natter serve is not ready, it says {line:?}; see {}", self.log.display()))
+    }
+
+    /// Starts it and kills it before it may be ready.
+    pub(crate) fn start_in_vain(&mut self, life: Duration) -> Result<()> {
+        let _stdout = self.spawn()?;
+        thread::sleep(life);
+        self.kill();
+        Ok(())
+    }
+
+    fn spawn(&mut self) -> Result<ChildStdout> {
+        let any = "127.0.0.1:0";
+        let parent = std::process::id().to_string();
+        let mut command =
+            self.command(&["torture", "child", &parent, "serve", "--mqtt", any, "--http", any, "--admin", any]);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().context("natter serve")?;
+        let stdout = child.stdout.take();
+        self.child = Some(child);
+        stdout.context("stdout of natter serve")
     }
 
     /// SIGKILL.
@@ -73,19 +104,17 @@ impl Server {
         }
     }
 
-    /// SIGSTOP, and SIGCONT a moment later.
-    pub(crate) fn pause(&self, time: Duration) -> Result<()> {
+    /// SIGSTOP or SIGCONT.
+    pub(crate) fn pause(&self, stop: bool) -> Result<()> {
         if let Some(pid) = self.pid() {
-            kill_process(pid, Signal::STOP)?;
-            sleep(time);
-            kill_process(pid, Signal::CONT)?;
+            kill_process(pid, if stop { Signal::STOP } else { Signal::CONT })?;
         }
         Ok(())
     }
 
-    /// Whether it runs.
-    pub(crate) fn runs(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    /// Whether it has ended without being killed.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
     fn pid(&self) -> Option<Pid> {
