@@ -4,7 +4,8 @@
 //! - `model/server.rs` the server: the rules over a store, without sockets
 //! - `model/mirror.rs` `model/facts.rs` what must come of it · `model/said.rs` whether it did
 //!
-//! `PROPTEST_CASES` says how many lives; one that fails is made as short as it can be, and printed.
+//! A plain run always tells the same lives. `PROPTEST_CASES=4000` tells that many, and new ones. One that fails is made as short as it
+//! can be, and printed.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its world does not hold")]
 
@@ -25,6 +26,7 @@ use ops::{Act, End, Id, Op, Step, UpTo, Which, last_step, step};
 use play::Player;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use server::{Directory, Rig, Twins};
 
 /// `part` of the cases that `PROPTEST_CASES` asks for, or `usual`.
@@ -33,6 +35,7 @@ fn cases(usual: u32, part: u32) -> ProptestConfig {
     ProptestConfig {
         cases: asked.map_or(usual, |cases| (cases / part).max(1)),
         failure_persistence: None,
+        rng_seed: if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(51) },
         max_shrink_iters: 20_000,
         ..ProptestConfig::default()
     }

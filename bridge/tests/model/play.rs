@@ -70,6 +70,8 @@ impl<S: Server> Player<S> {
             }
         }
         events(self, &mut draft);
+        // A sweep takes the memory of repeats away at once, whatever becomes of its batch.
+        self.mirror.lossy |= draft.lossy;
         match end {
             End::Lost => {}
             End::Failed => {
