@@ -1,9 +1,10 @@
-//! The judge bites: every bug that is planted on purpose is found by `natter torture` within a minute (cargo feature `planted`).
-//! What only a power cut shows, `bridge/tests/power_cut.rs` finds.
+//! The judge bites: every bug that is planted on purpose is found within a minute (cargo feature `planted`). Seven are found by
+//! `natter torture`; what only a power cut shows is found by `bridge/tests/power_cut.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its world does not hold")]
 
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use natter_protocol::planted::Bug;
@@ -11,53 +12,93 @@ use natter_protocol::planted::Bug;
 /// How long finding a bug may take.
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn torture(bug: Option<Bug>, seed: u64) -> Output {
+/// One run at a time: a machine with few cores would not get far with all of them.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn torture(bug: Option<Bug>, drain_secs: &str) -> (Output, Duration) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_natter"));
-    command.args(["torture", "--seconds", "12", "--kills", "15", "--seed", &seed.to_string()]);
+    command.args([
+        "torture",
+        "--seconds",
+        "8",
+        "--kills",
+        "10",
+        "--devices",
+        "3",
+        "--seed",
+        "1",
+        "--drain",
+        drain_secs,
+    ]);
+    let data = tempfile::tempdir().unwrap();
+    command.arg("--data").arg(data.path().join("run"));
     match bug {
         Some(bug) => command.env("NATTER_PLANTED", bug.name()),
         None => command.env_remove("NATTER_PLANTED"),
     };
-    command.output().unwrap()
+    (command.output().unwrap(), start.elapsed())
 }
 
 fn is_caught(bug: Bug) {
-    let start = Instant::now();
-    for seed in 1.. {
-        let output = torture(Some(bug), seed);
-        let line = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(output.status.success(), false, "seed {seed}: not caught: {line}");
-        assert!(
-            line.contains("acked="),
-            "it ended for another reason: {line}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        return;
-    }
-    assert!(start.elapsed() < MINUTE);
+    // What never comes need not be waited for.
+    let (output, time) = torture(Some(bug), "8");
+    let (line, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // The judge has spoken: it is not that the run could not be made.
+    assert!(line.contains("acked="), "{line}{log}");
+    assert!(!output.status.success(), "{} is not caught: {line}", bug.name());
+    assert!(time < MINUTE, "{} is caught in {time:?}", bug.name());
 }
 
 #[test]
 fn without_a_bug_nothing_is_found() {
-    let output = torture(None, 1);
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let (output, _) = torture(None, "60");
+    let (line, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{line}{log}");
 }
 
-macro_rules! caught {
-    ($($name:ident: $bug:ident;)*) => { $(#[test] fn $name() { is_caught(Bug::$bug); })* };
+#[test]
+fn every_bug_that_can_be_planted_has_a_test() {
+    let here = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/planted.rs")).unwrap();
+    let cuts = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/bridge/tests/power_cut.rs")).unwrap();
+    for bug in Bug::ALL {
+        let name = format!("Bug::{bug:?}");
+        assert!(here.contains(&format!("is_caught({name})")) || cuts.contains(&name), "{name}");
+    }
 }
 
-caught! {
-    ack_before_commit_is_caught: AckBeforeCommit;
-    dropped_dedupe_is_caught: DroppedDedupe;
-    receipt_before_commit_is_caught: ReceiptBeforeCommit;
-    seq_outside_the_transaction_is_caught: SeqOutsideTransaction;
-    cursor_advanced_on_send_is_caught: CursorOnSend;
-    puback_by_packet_id_alone_is_caught: AckByPacketId;
-    settling_that_forgets_a_device_is_caught: SettlingForgetsDevice;
+#[test]
+fn ack_before_commit_is_caught() {
+    is_caught(Bug::AckBeforeCommit);
+}
+
+#[test]
+fn dropped_dedupe_is_caught() {
+    is_caught(Bug::DroppedDedupe);
+}
+
+#[test]
+fn receipt_before_commit_is_caught() {
+    is_caught(Bug::ReceiptBeforeCommit);
+}
+
+#[test]
+fn seq_outside_the_transaction_is_caught() {
+    is_caught(Bug::SeqOutsideTransaction);
+}
+
+#[test]
+fn cursor_advanced_on_send_is_caught() {
+    is_caught(Bug::CursorOnSend);
+}
+
+#[test]
+fn puback_by_packet_id_alone_is_caught() {
+    is_caught(Bug::AckByPacketId);
+}
+
+#[test]
+fn settling_that_forgets_a_device_is_caught() {
+    is_caught(Bug::SettlingForgetsDevice);
 }

@@ -203,3 +203,18 @@ fn synchronous_normal_would_lose_acknowledged_messages_and_break_nothing() {
     eprintln!("{CONTROL_CUTS} cuts with synchronous=NORMAL: {lost} acknowledged messages lost");
     assert!(lost > 0, "FULL is what keeps them");
 }
+
+/// The judge bites, see `tests/planted.rs` of the root: this test again, in a process with the bug.
+#[cfg(feature = "planted")]
+#[test]
+fn synchronous_off_is_caught() {
+    use natter_protocol::planted::Bug;
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "no_acknowledged_message_is_lost_in_any_power_cut"])
+        .env("NATTER_PLANTED", Bug::SynchronousOff.name())
+        .env("NATTER_POWER_CUTS", "100")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("cut before operation"), "{said}");
+}

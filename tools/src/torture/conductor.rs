@@ -24,8 +24,6 @@ use super::server::{Peak, Server};
 const STEP: Duration = Duration::from_millis(20);
 /// How often it measures the server.
 const MEASURE: Duration = Duration::from_millis(200);
-/// How long everything may take to arrive after the last fault (liveness).
-const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// How long all devices may take to subscribe at first.
 const SUBSCRIBE_MAX: Duration = Duration::from_secs(60);
 /// While a device is so many messages behind, nobody sends new ones: what is left to drain at the end has a bound too.
@@ -219,7 +217,7 @@ impl<'a> Conductor<'a> {
     fn drain(&mut self) -> Result<(Vec<(u32, String)>, Duration)> {
         let devices = self.plan.devices as usize;
         let peace = Instant::now();
-        let deadline = peace + DRAIN_MAX;
+        let deadline = peace + Duration::from_secs(self.options.drain);
         self.hosts.order(Line::Phase(DRAINING))?;
         self.wait("draining", deadline, |statuses| late(statuses, devices).is_empty())?;
         self.hosts.order(Line::Phase(READING))?;

@@ -36,6 +36,8 @@ use server::Peak;
 
 /// How many messages are sent if nothing is said.
 const MESSAGES: u32 = 10_000;
+/// Seconds that everything may take to arrive after the last fault, if nothing is said: more is not alive.
+const DRAIN: u64 = 60;
 
 /// What `natter torture` can be told.
 #[derive(Debug, Clone, Args)]
@@ -67,6 +69,9 @@ pub struct Torture {
     /// What the faults and the messages follow from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Seconds that everything may take to arrive after the last fault
+    #[arg(long, default_value_t = DRAIN, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    drain: u64,
     /// Faults to leave out
     #[arg(long, value_name = "FAULT", value_delimiter = ',', value_enum)]
     without: Vec<Kind>,
@@ -109,9 +114,12 @@ impl Torture {
 
     /// The command that does this run again, as far as time allows.
     fn again(&self) -> String {
-        let Self { kills, pairs, devices, hosts, seed, .. } = self;
+        let Self { kills, pairs, devices, hosts, seed, drain, .. } = self;
         let mut again =
             format!("natter torture --kills {kills} --pairs {pairs} --devices {devices} --hosts {hosts} --seed {seed}");
+        if *drain != DRAIN {
+            again.push_str(&format!(" --drain {drain}"));
+        }
         if let Some(messages) = self.messages {
             again.push_str(&format!(" --messages {messages}"));
         }
