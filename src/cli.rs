@@ -179,7 +179,7 @@ fn ask(config: &Config, request: &Request) -> Result<Answer> {
         }
         if let Some(_lock) = dir.try_lock()? {
             let key = OwnKey::load_or_make(&dir.keys())?;
-            let mut bridge = Bridge::open(config.bridge(dir.database())).context("store")?;
+            let mut bridge = Bridge::open(config.bridge(dir.database()))?;
             return Ok(answer_alone(&mut bridge, &key, request));
         }
         if Instant::now() >= deadline {

@@ -159,7 +159,7 @@ impl Server {
         trusted.extend(keys::load_trusted(&config.auth)?);
 
         let store = config.bridge(dir.database());
-        let bridge = spawn_blocking(|| Bridge::open(store)).await?.context("store")?;
+        let bridge = spawn_blocking(|| Bridge::open(store)).await??;
         let boot = bridge.boot();
         let accounts = Arc::new(TokenAccounts::new(Verifier::new(trusted), &bridge.revocations()));
         let ends = spawn_blocking(natter_broker::start_router).await?.context("router")?;

@@ -206,7 +206,7 @@ impl<S: Store> Loop<S> {
                 }
                 self.committed.truncate(self.engine.unsettled());
                 self.say(released)?;
-                if let StoreError::NotSynced(_) = error {
+                if error.is_final() {
                     return Err(error.into());
                 }
             }
@@ -270,7 +270,7 @@ impl<S: Store> Loop<S> {
             }
             Err(CommitError::Fenced) => return Err(Error::Fenced),
             // A failed sync is never tried again, here neither.
-            Err(CommitError::Store(error @ StoreError::NotSynced(_))) => return Err(error.into()),
+            Err(CommitError::Store(error)) if error.is_final() => return Err(error.into()),
             Err(CommitError::Store(error)) => {
                 tracing::debug!(%error, "the store still takes no batches");
                 self.next_probe = Some(Instant::now() + PROBE_REST);
@@ -295,7 +295,7 @@ impl<S: Store> Loop<S> {
                     self.counters.healthy.store(true, Ordering::Relaxed);
                 }
             }
-            Err(error @ StoreError::NotSynced(_)) => return Err(error.into()),
+            Err(error) if error.is_final() => return Err(error.into()),
             Err(error) => {
                 tracing::error!(%error, "settling failed; the journal keeps everything");
                 self.counters.healthy.store(false, Ordering::Relaxed);

@@ -61,6 +61,17 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the process must end: going on could lose or serve what it should not. A start looks at what is truly there.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::NotSynced(_) | Self::Corrupt { .. } | Self::Missing { .. } => true,
+            Self::Database(_) => false,
+        }
+    }
+}
+
 /// What became of a journal row.
 #[derive(Debug)]
 pub enum Append {

@@ -346,3 +346,22 @@ fn a_body_stays_as_long_as_somebody_may_still_read_it() {
     };
     assert_eq!(left, [2]);
 }
+
+#[test]
+fn a_damaged_page_is_told_from_a_full_disk() {
+    let mut fixture = OnDisk::new("damaged");
+    let bob = user("bob");
+    let rows = (1..=500).map(|n| (bob.clone(), n, of(n))).collect();
+    settle(
+        fixture.store(),
+        Settlement { messages: (1..=500).map(message).collect(), inbox: rows, ..Settlement::default() },
+    );
+    fixture.store = None;
+    // Everything behind the schema's page.
+    let mut bytes = std::fs::read(fixture.path()).unwrap();
+    bytes.iter_mut().skip(4096).for_each(|byte| *byte = 0x5a);
+    std::fs::write(fixture.path(), bytes).unwrap();
+    let error = Sqlite::open(&fixture.path()).and_then(|mut store| store.inbox(&bob, 0, 500)).unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }) && error.is_final(), "{error}");
+    assert!(!StoreError::Database("database or disk is full".into()).is_final());
+}

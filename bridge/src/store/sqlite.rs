@@ -57,6 +57,11 @@ impl From<rusqlite::Error> for StoreError {
                     "{error} (SQLite's code {code}): is the disk full, or failing, or a file at its limit?"
                 ))
             }
+            rusqlite::Error::SqliteFailure(code, _)
+                if matches!(code.code, rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) =>
+            {
+                Self::Corrupt { expected: "a sound database", got: error.to_string() }
+            }
             error => Self::Database(error.to_string()),
         }
     }
