@@ -204,7 +204,7 @@ impl<S: Store> Engine<S> {
     }
 
     pub(crate) fn handle_up(&mut self, user: UserId, up: Up) -> Result<(), StoreError> {
-        let Some(up) = self.wait_behind_long_ack(up) else { return Ok(()) };
+        let Some(up) = self.wait_behind_long_ack(&user, up) else { return Ok(()) };
         match up {
             Up::Open(connection, opening) => self.open(user, connection, opening),
             Up::Close { connection, expiry_secs, by_server } => self.close(&user, connection, expiry_secs, by_server),
@@ -397,14 +397,20 @@ impl<S: Store> Engine<S> {
         self.viewers.clear();
         self.state.reset(self.log)?;
         let mut released = Released::default();
+        let mut close = |user: UserId, connection: ConnectionId| {
+            let frame = Down::Close { connection, reason: why.mqtt_reason() }.encode();
+            released.frames.push((Some(user), frame));
+        };
         for (id, connection) in &mut self.connections {
+            connection.reading = None;
             if !connection.deaf {
                 connection.deaf = true;
-                connection.reading = None;
                 Counters::add(&self.counters.not_now);
-                let close = Down::Close { connection: *id, reason: why.mqtt_reason() };
-                released.frames.push((Some(connection.user.clone()), close.encode()));
+                close(connection.user.clone(), *id);
             }
+        }
+        for (user, connection) in self.give_up_long_acks()? {
+            close(user, connection);
         }
         let lost = self.replies.drain(..).map(|(ticket, _)| ticket).chain(self.tickets.drain(..));
         let lost: BTreeSet<Ticket> = lost.collect();
@@ -436,7 +442,15 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// Nothing was settled; the journal still has everything.
     pub fn settle(&mut self) -> Result<bool, StoreError> {
-        let settled = self.state.settle_slice(self.log, self.now.server_secs)?;
+        self.settle_oldest(usize::MAX)
+    }
+
+    /// As [`Engine::settle`], of the oldest `rows` journal rows only.
+    ///
+    /// # Errors
+    /// As [`Engine::settle`].
+    pub fn settle_oldest(&mut self, rows: usize) -> Result<bool, StoreError> {
+        let settled = self.state.settle_slice(self.log, self.now.server_secs, rows)?;
         let readers = &self.readers;
         self.state.trim(|user| readers.contains_key(user));
         Ok(settled)

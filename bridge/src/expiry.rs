@@ -13,7 +13,7 @@ use crate::store::{Store, StoreError};
 /// Inboxes looked at in one step of the sweep.
 const USERS_A_STEP: usize = 50;
 /// Entries that expire in one step.
-const ROWS_A_STEP: usize = 500;
+pub(crate) const ROWS_A_STEP: usize = 500;
 /// Dedupe rows looked at in one step.
 const ACCEPTED_A_STEP: usize = 500;
 
@@ -111,7 +111,12 @@ impl<S: Store> Engine<S> {
         let refusal = Refusal::new(Kind::Expired, details);
         let at = Some((message.chat.clone(), message.n, user.clone(), self.now.unix_secs));
         let failed = Failed { at, ..Failed::refused(Some(message.id.clone()), &refusal) };
-        self.notice(&message.from, None, None, Item::Failed(failed))?;
+        // Dropping for want of room must not make more work of its kind, or two crowded inboxes would toss it to each other.
+        if lagged {
+            self.put_notice(&message.from, None, None, Item::Failed(failed))?;
+        } else {
+            self.notice(&message.from, None, None, Item::Failed(failed))?;
+        }
         Ok(())
     }
 }

@@ -9,19 +9,23 @@ use natter_protocol::{ConnectionId, DeviceId, Seq, UserId};
 use crate::engine::{Engine, Now};
 use crate::store::{Store, StoreError};
 
-/// Frames of a connection that wait behind its acknowledgement; at one more the connection is told "not now".
+/// Acknowledgements that go on at a time; with one more its connection is told "not now".
+const LONG_ACKS_MAX: usize = 64;
+/// Frames of a user that wait behind his acknowledgement, and their bytes; with more a connection is told "not now".
 const WAITING_MAX: usize = 1024;
+const WAITING_BYTES_MAX: usize = 1024 * 1024;
 
 /// An acknowledgement that goes on.
 #[derive(Debug)]
 pub(crate) struct LongAck {
-    pub(crate) user: UserId,
-    pub(crate) device: DeviceId,
-    pub(crate) connection: ConnectionId,
-    pub(crate) packet: Packet,
-    pub(crate) upto: Seq,
-    /// Answers of one connection leave in the order of its PUBLISHes: what came later waits.
-    pub(crate) waiting: VecDeque<Up>,
+    user: UserId,
+    device: DeviceId,
+    connection: ConnectionId,
+    packet: Packet,
+    upto: Seq,
+    /// What the user's connections sent later: answers leave in the order of the PUBLISHes, and a newer connection does not overtake.
+    waiting: VecDeque<Up>,
+    waiting_bytes: usize,
 }
 
 impl<S: Store> Engine<S> {
@@ -38,17 +42,15 @@ impl<S: Store> Engine<S> {
     pub fn go_on(&mut self, now: Now) -> Result<(), StoreError> {
         self.now = now;
         let Some(mut first) = self.long_acks.pop_front() else { return Ok(()) };
-        match self.ack_upto(&first.user, &first.device, first.upto)? {
+        let ruling = match self.ack_upto(&first.user, &first.device, first.upto)? {
             Ok(false) => {
                 self.long_acks.push_back(first);
                 return Ok(());
             }
-            Ok(true) => self.answer_packet(&first.user, first.connection, first.packet, Answer::Done),
-            Err(refusal) => {
-                let (user, device) = (first.user.clone(), first.device.clone());
-                self.refuse(&user, first.connection, first.packet, &device, None, refusal)?;
-            }
-        }
+            Ok(true) => Ok(Answer::Done),
+            Err(refusal) => Err(refusal),
+        };
+        self.conclude(&first.user, first.connection, first.packet, &first.device, None, ruling)?;
         while let Some(up) = first.waiting.pop_front() {
             // It may be another long one: then the rest waits behind that.
             self.handle_up(first.user.clone(), up)?;
@@ -56,23 +58,59 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
+    /// Goes on with an acknowledgement in later batches; `false`: too many do.
+    pub(crate) fn ack_later(
+        &mut self,
+        user: &UserId,
+        device: DeviceId,
+        connection: ConnectionId,
+        packet: Packet,
+        upto: Seq,
+    ) -> bool {
+        if self.long_acks.len() >= LONG_ACKS_MAX {
+            return false;
+        }
+        let (user, waiting) = (user.clone(), VecDeque::new());
+        self.long_acks.push_back(LongAck { user, device, connection, packet, upto, waiting, waiting_bytes: 0 });
+        true
+    }
+
     /// Keeps a frame back if it must wait; gives it back if it need not.
-    pub(crate) fn wait_behind_long_ack(&mut self, up: Up) -> Option<Up> {
-        if self.long_acks.is_empty() {
-            return Some(up);
-        }
-        let connection = up.connection();
-        let Some(ack) = self.long_acks.iter_mut().find(|ack| Some(ack.connection) == connection) else {
-            return Some(up);
+    pub(crate) fn wait_behind_long_ack(&mut self, user: &UserId, up: Up) -> Option<Up> {
+        let Some(ack) = self.long_acks.iter_mut().find(|ack| ack.user == *user) else { return Some(up) };
+        let Some(connection) = up.connection() else { return Some(up) };
+        let bytes = if let Up::Publish(publication) = &up { publication.payload.len() } else { 0 };
+        let is_full = ack.waiting.len() >= WAITING_MAX || ack.waiting_bytes + bytes > WAITING_BYTES_MAX;
+        // That a connection began or ended must be known, and a will is not sent again.
+        let must = match &up {
+            Up::Open(..) | Up::Close { .. } => true,
+            Up::Publish(publication) => publication.will,
+            _ => false,
         };
-        let is_full = ack.waiting.len() >= WAITING_MAX;
-        let (user, connection) = (ack.user.clone(), ack.connection);
-        match up {
-            // After "not now" nothing is taken in, but that it ended is.
-            Up::Close { .. } => ack.waiting.push_back(up),
-            _ if is_full => self.not_now(&user, connection, NotNow::Busy),
-            up => ack.waiting.push_back(up),
+        if is_full && !must {
+            self.not_now(user, connection, NotNow::Busy);
+            return None;
         }
+        ack.waiting_bytes += bytes;
+        ack.waiting.push_back(up);
         None
+    }
+
+    /// A batch is given up, and every connection with it: what waits is dropped. Connections that began meanwhile are to be closed.
+    pub(crate) fn give_up_long_acks(&mut self) -> Result<Vec<(UserId, ConnectionId)>, StoreError> {
+        let mut begun = Vec::new();
+        for ack in std::mem::take(&mut self.long_acks) {
+            for up in ack.waiting {
+                match up {
+                    Up::Open(connection, _) => begun.push((ack.user.clone(), connection)),
+                    // The next batch has what it changes.
+                    Up::Close { connection, expiry_secs, by_server } => {
+                        self.close(&ack.user, connection, expiry_secs, by_server)?;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(begun)
     }
 }

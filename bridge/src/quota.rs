@@ -52,8 +52,8 @@ impl User {
     #[must_use]
     pub fn lag(&self, device: &DeviceRow) -> Amount {
         Amount {
-            entries: entries_between(device.position(), self.last_seq),
-            bytes: self.last_offset.saturating_sub(device.offset),
+            entries: entries_between(device.position().max(self.base.0), self.last_seq),
+            bytes: self.last_offset.saturating_sub(device.offset.max(self.base.1)),
         }
     }
 
@@ -83,6 +83,7 @@ impl<S: Store> Engine<S> {
     /// Whether `recipient`'s inbox takes one more message of `chat`.
     pub(crate) fn inbox_takes(
         &mut self,
+        sender: &UserId,
         recipient: &UserId,
         chat: &ChatKey,
     ) -> Result<Result<(), Refusal>, StoreError> {
@@ -95,9 +96,14 @@ impl<S: Store> Engine<S> {
         } else {
             return Ok(Ok(()));
         };
-        let chat = self.state.chat(chat)?;
-        let undelivered = chat.last_n.saturating_sub(chat.mark(recipient, Tick::Delivered));
-        if chat_max > 0 && undelivered < chat_max {
+        let known = self.state.chat(chat)?;
+        let mark = known.mark(recipient, Tick::Delivered);
+        let mut undelivered = known.last_n.saturating_sub(mark);
+        if chat_max > 0 && undelivered >= chat_max {
+            // Of both sides: only the sender's count, but counting takes longer.
+            undelivered = self.state.count_of(chat, sender, mark, CHAT_UNDELIVERED_MAX)?;
+        }
+        if undelivered < chat_max {
             return Ok(Ok(()));
         }
         Counters::add(&self.counters.quota);
@@ -122,26 +128,50 @@ impl<S: Store> Engine<S> {
         let Some(newest) = known.most_current().map(|(_, row)| row.position()) else { return Ok(()) };
         let lagging = known.devices.iter().find(|(_, row)| row.position() < newest && known.lag(row).reaches(lag_max));
         let Some((device, row)) = lagging.map(|(device, row)| (device.clone(), *row)) else { return Ok(()) };
-        let skipped = (known.lag(&row).entries / 4).max(1);
-        // What the most current device has not had is not skipped: no message goes that no device of the user has.
-        let upto = (row.position() + skipped).min(newest);
-        self.skip(user, &device, row.position(), upto)
+        self.skip(user, &device, row.position(), newest)
     }
 
-    /// A device will not get what lies behind `after` up to `upto`.
-    fn skip(&mut self, user: &UserId, device: &DeviceId, after: Seq, upto: Seq) -> Result<(), StoreError> {
+    /// A device skips a quarter of what it lags behind, and is told what of that was meant for it. What the most current device has not
+    /// had (behind `newest`) is not skipped: no message goes that no device of the user has.
+    fn skip(&mut self, user: &UserId, device: &DeviceId, after: Seq, newest: Seq) -> Result<(), StoreError> {
+        let rows = self.state.page(user, after, CROWDED_STEP)?;
+        let others = rows.iter().take_while(|(seq, row)| !row.is_for(device) && *seq <= newest).last();
+        if let Some((upto, row)) = others {
+            // Copies of its own messages, say.
+            let (upto, offset) = (*upto, row.offset);
+            return self.pass_over(user, device, after, upto, offset);
+        }
+        let Some((first, _)) = rows.first() else { return Ok(()) };
+        let lag = entries_between(*first, self.state.user(user)?.last_seq);
+        let upto = (first + lag / 4).min(newest);
         let offset = match self.state.page(user, upto.saturating_sub(1), 1)?.first() {
-            Some((_, row)) => row.offset,
+            Some((seq, row)) if *seq == upto => row.offset,
+            Some((_, later)) => later.offset.saturating_sub(later.item.bytes()),
             None => self.state.user(user)?.last_offset,
         };
         tracing::debug!(%user, %device, after, upto, "a device lags too far behind and skips entries");
-        Counters::add_many(&self.counters.skipped, upto - after);
+        Counters::add_many(&self.counters.skipped, entries_between(after, upto));
+        self.pass_over(user, device, after, upto, offset)?;
+        // From the cursor on: a gap that it had not been told yet is skipped too.
+        let cursor = self.state.user(user)?.devices.get(device).map_or(after, |row| row.cursor);
+        let gap = Gap { from: cursor + 1, to: upto, lagged: true };
+        self.put_notice(user, Some(device.clone()), None, Item::Gap(gap))?;
+        Ok(())
+    }
+
+    /// A device will not get what lies behind `after` up to `upto`.
+    pub(crate) fn pass_over(
+        &mut self,
+        user: &UserId,
+        device: &DeviceId,
+        after: Seq,
+        upto: Seq,
+        offset: u64,
+    ) -> Result<(), StoreError> {
         self.change(Change::Skipped { user: user.clone(), device: device.clone(), from: after, upto, offset })?;
         if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
             reader.next = reader.next.max(upto + 1);
         }
-        let gap = Gap { from: after + 1, to: upto, lagged: true };
-        self.put_notice(user, Some(device.clone()), None, Item::Gap(gap))?;
         Ok(())
     }
 }

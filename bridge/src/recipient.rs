@@ -13,10 +13,12 @@ use crate::chat_key::ChatKey;
 use crate::engine::{Engine, Released};
 use crate::reader::Reader;
 use crate::stats::Counters;
-use crate::store::{Store, StoreError};
+use crate::store::{DeviceRow, Store, StoreError};
 
 /// Rows that an acknowledgement by position looks at in one batch.
 pub(crate) const ACK_PAGE: usize = 500;
+/// Rows meant for other devices that a reader passes before its device's position is noted.
+const OTHERS_NOTED: u64 = 64;
 /// Bytes of a QoS 1 PUBLISH beside topic and payload: fixed header, two lengths, packet id, empty properties.
 const PUBLISH_OVERHEAD: usize = 1 + 4 + 2 + 2 + 1;
 
@@ -43,7 +45,8 @@ impl<S: Store> Engine<S> {
         let passed = reader.acknowledged(seq, taken);
         let device = reader.device.clone();
         let Some(upto) = passed.last().map(|entry| (entry.seq, entry.offset)) else { return Ok(()) };
-        self.keep_stubs(user, &passed)?;
+        let stubs = passed.iter().filter(|entry| entry.stub).filter_map(|entry| entry.message.clone());
+        self.keep_stubs(user, stubs.map(Item::Message).collect())?;
         let messages: Vec<_> = passed.into_iter().filter_map(|entry| Some((entry.message?, entry.taken))).collect();
         self.pass(user, &device, upto, &messages)
     }
@@ -61,6 +64,10 @@ impl<S: Store> Engine<S> {
             self.change(Change::Cursor { user: user.clone(), device: device.clone(), from, upto, offset })?;
         }
         self.stuck.passed(user, device, upto);
+        let stubs = &mut self.state.user(user)?.stubs;
+        if !stubs.is_empty() {
+            stubs.retain(|(of, seq)| of != device || *seq > upto);
+        }
         Counters::add_many(&self.counters.acknowledged, messages.len() as u64);
         self.hungry.insert(user.clone());
         self.delivered(user, messages)
@@ -87,8 +94,9 @@ impl<S: Store> Engine<S> {
         if upto <= cursor {
             return Ok(Ok(true));
         }
-        let mut rows = self.state.page(user, cursor, ACK_PAGE)?;
-        let is_page_full = rows.len() == ACK_PAGE;
+        let limit = ACK_PAGE.min(usize::try_from(upto - cursor).unwrap_or(ACK_PAGE));
+        let mut rows = self.state.page(user, cursor, limit)?;
+        let is_page_full = rows.len() == limit && rows.last().is_some_and(|(seq, _)| *seq < upto);
         rows.retain(|(seq, _)| *seq <= upto);
         let seen = match rows.last() {
             Some((last, row)) if is_page_full => (*last, row.offset),
@@ -96,7 +104,11 @@ impl<S: Store> Engine<S> {
         };
         let reader = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device));
         let passed = reader.map(|reader| reader.passed(seen.0)).unwrap_or_default();
-        let turned_down = |seq: Seq| passed.iter().any(|entry| entry.seq == seq && entry.is_turned_down());
+        let known = self.state.user(user)?;
+        let is_stub = |seq: Seq| known.stubs.contains(&(device.clone(), seq));
+        let turned_down =
+            |seq: Seq| is_stub(seq) || passed.iter().any(|entry| entry.seq == seq && entry.is_turned_down());
+        let stubs: Vec<_> = rows.iter().filter(|(seq, _)| is_stub(*seq)).map(|(_, row)| row.item.clone()).collect();
         let messages: Vec<_> = rows
             .into_iter()
             .filter(|(_, row)| row.is_for(device))
@@ -105,7 +117,7 @@ impl<S: Store> Engine<S> {
                 _ => None,
             })
             .collect();
-        self.keep_stubs(user, &passed)?;
+        self.keep_stubs(user, stubs)?;
         self.pass(user, device, seen, &messages)?;
         Ok(Ok(seen.0 == upto))
     }
@@ -264,6 +276,7 @@ impl<S: Store> Engine<S> {
             for (seq, row) in rows {
                 if !row.is_for(&reader.device) {
                     reader.next = seq + 1;
+                    self.pass_over_others(user, reader, seq, row.offset)?;
                     continue;
                 }
                 if !window.is_open() {
@@ -278,6 +291,16 @@ impl<S: Store> Engine<S> {
                 }
             }
         }
+    }
+
+    /// A reader has come to a row that is not meant for it. With nothing in flight it is behind the device, though it moves no cursor:
+    /// `prev` tells of what the device has seen. Noted now and then only.
+    fn pass_over_others(&mut self, user: &UserId, reader: &Reader, seq: Seq, offset: u64) -> Result<(), StoreError> {
+        let position = self.state.user(user)?.devices.get(&reader.device).map_or(seq, DeviceRow::position);
+        if reader.oldest_in_flight().is_none() && seq >= position + OTHERS_NOTED {
+            self.pass_over(user, &reader.device, position, seq, offset)?;
+        }
+        Ok(())
     }
 
     /// Sends one entry; `false`: it must wait.
@@ -320,6 +343,12 @@ impl<S: Store> Engine<S> {
                 let again = seq <= *sent;
                 *sent = (*sent).max(seq);
                 state.pushed = state.pushed.max(seq);
+                if stub {
+                    state.stubs.insert((reader.device.clone(), seq));
+                } else if !state.stubs.is_empty() {
+                    // Whole this time.
+                    state.stubs.remove(&(reader.device.clone(), seq));
+                }
                 (again, state.last_seq)
             }
             None => (false, seq),

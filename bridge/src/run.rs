@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::engine::{CommitError, Engine, Event, Now, Released, Reply, Request, Ticket};
+use crate::settle::SLICE_CHANGES_MAX;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
@@ -227,8 +228,11 @@ impl<S: Store> Loop<S> {
         }
         outcome?;
         if Instant::now() >= self.next_tick {
-            let has_more = self.engine.sweep(now)?;
-            self.next_tick = Instant::now() + if has_more { SWEEP_REST } else { TICK };
+            // First: a sweep that fails is not tried again at once.
+            self.next_tick = Instant::now() + TICK;
+            if self.engine.sweep(now)? {
+                self.next_tick = Instant::now() + SWEEP_REST;
+            }
         }
         self.engine.commit()
     }
@@ -282,12 +286,14 @@ impl<S: Store> Loop<S> {
     /// One slice, between batches: the loop is never held for longer than that.
     fn settle_if_due(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        let due = self.committed.front().is_some_and(|at| now.duration_since(*at) >= SETTLE_AFTER);
-        let due = due || self.engine.has_dead_rows() || self.committed.len() > JOURNAL_ROWS_MAX;
-        if now < self.settle_not_before || !due {
+        let is_too_long = self.committed.len() > JOURNAL_ROWS_MAX;
+        let old = self.committed.iter().take_while(|at| now.duration_since(**at) >= SETTLE_AFTER);
+        // A slice has no room for more rows than changes.
+        let rows = if is_too_long { usize::MAX } else { old.take(SLICE_CHANGES_MAX).count() };
+        if now < self.settle_not_before || (rows == 0 && !self.engine.has_dead_rows()) {
             return Ok(());
         }
-        match self.engine.settle() {
+        match self.engine.settle_oldest(rows) {
             Ok(_) => {
                 let settled = self.committed.len().saturating_sub(self.engine.unsettled());
                 self.committed.drain(..settled);

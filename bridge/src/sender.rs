@@ -1,9 +1,8 @@
 //! The sender's part: what a device publishes becomes a message, a mark or a refusal.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use natter_protocol::error::{Kind, Refusal};
+use natter_protocol::error::{Kind, NotNow, Refusal};
 use natter_protocol::link::{Answer, Dialect, Packet, Publication};
 use natter_protocol::outbox::{self, Item, Message as Written, Read, ReadUpTo, Reference};
 use natter_protocol::planted::{self, Bug};
@@ -12,7 +11,6 @@ use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, e
 use crate::change::{Accepted, Change, Failed, Item as RowItem, Message, Place, Row, Tick};
 use crate::chat_key::ChatKey;
 use crate::engine::Engine;
-use crate::long_ack::LongAck;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
@@ -53,8 +51,9 @@ impl<S: Store> Engine<S> {
             Ok(Item::Ack(upto)) => match self.ack_upto(user, &device, upto)? {
                 Ok(true) => (None, Ok(Answer::Done)),
                 Ok(false) => {
-                    let (user, waiting) = (user.clone(), VecDeque::new());
-                    self.long_acks.push_back(LongAck { user, device, connection, packet, upto, waiting });
+                    if !self.ack_later(user, device, connection, packet, upto) {
+                        self.not_now(user, connection, NotNow::Busy);
+                    }
                     return Ok(());
                 }
                 Err(refusal) => (None, Err(refusal)),
@@ -62,6 +61,19 @@ impl<S: Store> Engine<S> {
             Ok(item) => (None, self.command(user, &device, item)?.map(|()| Answer::Done)),
             Err(rejected) => (rejected.id, Err(rejected.refusal)),
         };
+        self.conclude(user, connection, packet, &device, id, ruling)
+    }
+
+    /// Answers a PUBLISH, one way or the other.
+    pub(crate) fn conclude(
+        &mut self,
+        user: &UserId,
+        connection: ConnectionId,
+        packet: Packet,
+        device: &DeviceId,
+        id: Option<MessageId>,
+        ruling: Result<Answer, Refusal>,
+    ) -> Result<(), StoreError> {
         match ruling {
             Ok(answer) => {
                 self.answer_packet(user, connection, packet, answer);
@@ -72,7 +84,7 @@ impl<S: Store> Engine<S> {
                     // A PUBREC with an error ends the exchange [MQTT-4.3.3-9]: no PUBREL will come.
                     self.hold(user, connection, packet.id, false)?;
                 }
-                self.refuse(user, connection, packet, &device, id, refusal)
+                self.refuse(user, connection, packet, device, id, refusal)
             }
         }
     }
@@ -135,7 +147,7 @@ impl<S: Store> Engine<S> {
             }
         };
         let chat = ChatKey::new(user, &written.to);
-        ruled!(self.inbox_takes(&recipient, &chat));
+        ruled!(self.inbox_takes(user, &recipient, &chat));
         let referred = match &written.reference {
             Some(reference) => {
                 let seen = reference.chat.as_ref().is_none_or(|named| *named == written.to);

@@ -18,7 +18,7 @@ use crate::store::{Settlement, Store, StoreError};
 
 /// Most changes of a slice, unless one journal row alone holds more: what keeps the loop waiting for a few milliseconds at most.
 pub(crate) const SLICE_CHANGES_MAX: usize = 1024;
-/// Inbox rows that a slice looks at to purge them; the rest waits for the next slice. More than a slice can add, so that it keeps up.
+/// Inbox rows that a slice looks at to purge them; the rest waits for the next slice.
 pub(crate) const PURGE_ROWS_MAX: usize = 2 * SLICE_CHANGES_MAX;
 
 /// Inbox ranges that cursors passed: what the tables hold of them may be dead. Per user a few, since touching ones are joined.
@@ -65,6 +65,11 @@ impl Purge {
         }
         range.map(|(after, upto)| (user, after, upto))
     }
+}
+
+/// What a change counts for in a slice. One that drops a whole step's rows is as much work as they are.
+fn weight(change: &Change) -> usize {
+    if let Change::Dropped { .. } = change { crate::expiry::ROWS_A_STEP } else { 1 }
 }
 
 #[derive(Default)]
@@ -129,18 +134,20 @@ impl<'a> Touched<'a> {
 }
 
 impl<S: Store> State<S> {
-    /// Settles the oldest journal rows, at most 1,024 changes, and purges at most 2,048 rows; `false`: there was nothing to do.
+    /// Settles the oldest journal rows, at most `rows_max` of them and about [`SLICE_CHANGES_MAX`] changes, and purges at most
+    /// [`PURGE_ROWS_MAX`] inbox rows; `false`: there was nothing to do.
     ///
     /// # Errors
     /// Nothing was settled; the journal still has everything.
-    pub fn settle_slice(&mut self, log: u8, server_secs: u64) -> Result<bool, StoreError> {
+    pub fn settle_slice(&mut self, log: u8, server_secs: u64, rows_max: usize) -> Result<bool, StoreError> {
         let mut count = 0;
         let rows = self
             .journal
             .iter()
+            .take(rows_max)
             .take_while(|(_, changes)| {
                 let first = count == 0;
-                count += changes.len().max(1);
+                count += changes.iter().map(weight).sum::<usize>().max(1);
                 first || count <= SLICE_CHANGES_MAX
             })
             .count();

@@ -3,7 +3,7 @@
 //! [`State::apply`] is the one function that takes a [`Change`] in: in the running server, at a start, and in tests. What a cache does not
 //! hold is read from the store by its key, so memory follows what is in use and not what is stored.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use natter_protocol::planted::{self, Bug};
@@ -38,6 +38,8 @@ pub struct User {
     pub pushed: Seq,
     /// The same for each device: up to there an entry goes out *again*.
     pub sent: BTreeMap<DeviceId, Seq>,
+    /// Entries that went out to a device as stubs and are not acknowledged: no more than its window holds.
+    pub stubs: BTreeSet<(DeviceId, Seq)>,
     /// The devices.
     pub devices: BTreeMap<DeviceId, DeviceRow>,
     /// Rows that are not settled and that a device still waits for.
@@ -289,6 +291,15 @@ impl<S: Store> State<S> {
             Some((n, (_, id))) => Ok(Some((*n, id.clone()))),
             None => self.store.newest_of(key, sender, after, upto),
         }
+    }
+
+    /// How many messages of `sender` in `chat` lie behind `after`; counting ends about `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn count_of(&mut self, key: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError> {
+        let recent = self.chat(key)?.recent.range(after + 1..).filter(|(_, (from, _))| from == sender).count() as u64;
+        if recent >= limit { Ok(recent) } else { Ok(recent + self.store.count_of(key, sender, after, limit)?) }
     }
 
     /// A message that stays readable for a user beyond the inbox.

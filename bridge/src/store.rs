@@ -270,13 +270,19 @@ pub trait Store {
         upto: N,
     ) -> Result<Option<(N, MessageId)>, StoreError>;
 
+    /// How many messages of `sender` a conversation has behind number `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn count_of(&mut self, chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError>;
+
     /// A stored session.
     ///
     /// # Errors
     /// As [`Store::user`].
     fn session(&mut self, user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError>;
 
-    /// How many sessions a user has, and the one that ended first.
+    /// Every session of a user.
     ///
     /// # Errors
     /// As [`Store::user`].

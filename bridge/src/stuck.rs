@@ -7,9 +7,8 @@ use std::collections::HashMap;
 
 use natter_protocol::{DeviceId, Seq, UserId};
 
-use crate::change::Change;
+use crate::change::{Change, Item};
 use crate::engine::Engine;
-use crate::reader::InFlight;
 use crate::store::{Store, StoreError};
 
 /// Subscriptions that end with the same entry oldest and unacknowledged before it goes out as a stub.
@@ -69,10 +68,10 @@ impl StuckEntries {
 
 impl<S: Store> Engine<S> {
     /// What went out as a stub stays readable until its time to live.
-    pub(crate) fn keep_stubs(&mut self, user: &UserId, passed: &[InFlight]) -> Result<(), StoreError> {
+    pub(crate) fn keep_stubs(&mut self, user: &UserId, stubs: Vec<Item>) -> Result<(), StoreError> {
         let until = self.now.server_secs + self.limits.entry_ttl_secs;
-        for entry in passed.iter().filter(|entry| entry.stub) {
-            if let Some(message) = entry.message.clone() {
+        for stub in stubs {
+            if let Item::Message(message) = stub {
                 self.change(Change::Kept { user: user.clone(), message, until })?;
             }
         }

@@ -7,7 +7,7 @@ mod world;
 use natter_bridge::engine::Released;
 use natter_bridge::{Amount, Limits};
 use natter_protocol::error::Kind;
-use natter_protocol::link::{Answer, Down, Window};
+use natter_protocol::link::{Answer, Dialect, Down, Window};
 use natter_protocol::{ConnectionId, Seq};
 use serde_json::{Value, json};
 use world::{World, answers, entries, frames, publication, text, user};
@@ -120,6 +120,10 @@ fn a_lagging_device_never_makes_senders_fail_and_is_told_what_it_missed() {
     let gaps: Vec<_> = got.iter().filter(|e| e["type"] == "gap").collect();
     assert!(gaps.iter().all(|gap| gap["reason"] == "lagged"), "{gaps:?}");
     let skipped = gaps.iter().map(|gap| gap["to"].as_u64().unwrap()).max().unwrap();
+    assert!(
+        gaps.iter().any(|gap| gap["from"] == 1),
+        "the oldest too, though the gap that told of it was skipped: {gaps:?}"
+    );
     assert!(texts.len() <= 100 && *texts.last().unwrap() == 350, "{texts:?}");
     let first_seq = got[0]["seq"].as_u64().unwrap();
     assert_eq!(skipped + 1, first_seq, "what it did not get is in the gaps");
@@ -135,7 +139,7 @@ fn copies_of_own_messages_do_not_pile_up_for_ever() {
     let (tablet, _) = world.device("alice", "tablet");
     world.close("alice", tablet);
     let (bob, _) = world.device("bob", "phone");
-    let alice = world.connect("alice", natter_protocol::link::Dialect::Full, u32::MAX);
+    let alice = world.connect("alice", Dialect::Full, u32::MAX);
     for n in 1..=600_u64 {
         let said = world.publish("alice", "phone", alice, &text(&format!("m{n}"), "bob", "hi"));
         assert!(matches!(answers(&said)[..], [Answer::Message { .. }]), "{n}: {said:?}");
@@ -144,8 +148,94 @@ fn copies_of_own_messages_do_not_pile_up_for_ever() {
     }
     let (tablet, got) = world.device("alice", "tablet");
     let got = drain(&mut world, "alice", tablet, got);
-    assert!(got.len() < 300, "{}", got.len());
+    let copies = got.iter().filter(|entry| entry["type"] == "text").count();
+    assert!((100..300).contains(&copies), "about twice the quota stays: {copies} of {}", got.len());
     assert!(got.iter().any(|entry| entry["type"] == "gap" && entry["reason"] == "lagged"));
+}
+
+#[test]
+fn a_phone_that_has_everything_lags_behind_nothing() {
+    let mut world = World::with_limits(&["alice", "bob"], limits(100, 100));
+    // Alice's phone sends and is online, her tablet is away: copies for the tablet are not the phone's.
+    let (tablet, _) = world.device("alice", "tablet");
+    world.close("alice", tablet);
+    let (alice, _) = world.device("alice", "phone");
+    let (bob, _) = world.device("bob", "phone");
+    for n in 1..=400_u64 {
+        let said = world.publish("alice", "phone", alice, &text(&format!("m{n}"), "bob", "hi"));
+        let (to_bob, to_alice): (Vec<_>, Vec<_>) =
+            entries(said).into_iter().partition(|entry| entry["from"] == "alice");
+        assert!(to_alice.iter().all(|entry| entry["type"] != "gap"), "{to_alice:?}");
+        drain(&mut world, "bob", bob, to_bob);
+        for seq in 1..=2000 {
+            // Whatever receipt is out.
+            world.ack("alice", alice, seq);
+            if seq > 3 * n {
+                break;
+            }
+        }
+    }
+    let said = world.publish("bob", "phone", bob, &text("back", "alice", "hi"));
+    assert!(matches!(answers(&said)[..], [Answer::Message { .. }]), "{said:?}");
+}
+
+#[test]
+fn what_has_expired_is_no_lag() {
+    let mut world = World::with_limits(&["alice", "bob"], limits(100, 1000));
+    let (bob, _) = world.device("bob", "phone");
+    world.close("bob", bob);
+    let (alice, _) = world.device("alice", "phone");
+    assert_eq!(send(&mut world, "alice", alice, "bob", 200), 100);
+    world.settle_everything();
+    world.sweep_after(31);
+    let said = world.publish("alice", "phone", alice, &text("new", "bob", "hi"));
+    assert!(matches!(answers(&said)[..], [Answer::Message { .. }]), "{said:?}");
+}
+
+#[test]
+fn a_flood_does_not_shut_out_those_whom_the_victim_writes_to() {
+    let mut world = World::with_limits(&["mallory", "alice", "bob"], limits(4000, 10_000));
+    let (alice, _) = world.device("alice", "phone");
+    let (bob, _) = world.device("bob", "phone");
+    // Bob has written alice much: that is nothing of hers.
+    assert_eq!(send(&mut world, "bob", bob, "alice", 1100), 1100);
+    world.close("bob", bob);
+    let (mallory, _) = world.device("mallory", "phone");
+    assert_eq!(send(&mut world, "mallory", mallory, "bob", 5000), 2000);
+    for settled in [false, true] {
+        if settled {
+            world.settle_everything();
+        }
+        let said = world.publish("alice", "phone", alice, &text(&format!("a{settled}"), "bob", "hi"));
+        assert!(matches!(answers(&said)[..], [Answer::Message { .. }]), "{said:?}");
+    }
+    let said = world.publish("mallory", "phone", mallory, &text("more", "bob", "hi"));
+    assert!(matches!(answers(&said)[..], [Answer::Refused { kind: Kind::Quota, .. }]), "{said:?}");
+}
+
+#[test]
+fn two_crowded_inboxes_do_not_toss_failures_to_each_other() {
+    let mut world = World::with_limits(&["alice", "bob"], limits(400, 10_000));
+    let mut connections = Vec::new();
+    for name in ["alice", "bob"] {
+        let (away, _) = world.device(name, "tablet");
+        world.close(name, away);
+        connections.push((name, world.connect(name, Dialect::Bare, u32::MAX)));
+    }
+    for n in 0..399 {
+        for (name, connection) in &connections {
+            let other = if *name == "alice" { "bob" } else { "alice" };
+            world.publish(name, "phone", *connection, &text(&format!("{name}-{n}"), other, "hi"));
+        }
+    }
+    // Refusals fill the own inbox, until the oldest must go; each of those fails for the other side.
+    for n in 0..600 {
+        for (name, connection) in &connections {
+            let other = if *name == "alice" { "bob" } else { "alice" };
+            let said = world.publish(name, "phone", *connection, &text(&format!("{name}-{}", n % 399), other, "other"));
+            assert!(said.len() < 100, "{n}: {}", said.len());
+        }
+    }
 }
 
 /// What one batch without new events does: goes on with what was left.
@@ -217,6 +307,55 @@ fn what_was_passed_is_purged_in_slices_also_after_a_crash_in_between() {
         let left = natter_bridge::store::Store::inbox_places(&mut store, &user("bob"), 0, u64::MAX >> 1, 9).unwrap();
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+#[test]
+fn a_newer_connection_does_not_overtake_what_waits_behind_an_acknowledgement() {
+    let mut world = World::with_users(&["alice", "bob"]);
+    let (alice, _) = world.device("alice", "phone");
+    send(&mut world, "alice", alice, "bob", 1200);
+    let (bob, _) = world.device("bob", "phone");
+    world.publish("bob", "phone", bob, &json!({"ack": 1200}));
+    world.up("bob", publication("phone", bob, 8, &text("first", "alice", "hi")));
+    world.close("bob", bob);
+    // The same user comes back at once, and publishes.
+    let (again, _) = world.device("bob", "phone");
+    world.up("bob", publication("phone", again, 1, &text("second", "alice", "hi")));
+    let mut said = Vec::new();
+    while world.engine.is_unfinished() {
+        said.extend(idle_batch(&mut world));
+    }
+    let numbers: Vec<_> = answers(&said)
+        .iter()
+        .filter_map(|answer| if let Answer::Message { id, n, .. } = answer { Some((id.to_string(), *n)) } else { None })
+        .collect();
+    assert_eq!(numbers, [("first".to_owned(), 1201), ("second".to_owned(), 1202)]);
+    assert!(
+        said.iter().all(|frame| !matches!(frame, Down::Close { connection, .. } if *connection == again)),
+        "{said:?}"
+    );
+    assert!(said.iter().any(|frame| matches!(frame, Down::Opened { connection, .. } if *connection == again)));
+}
+
+#[test]
+fn a_batch_that_fails_ends_what_went_on() {
+    let mut world = World::with_users(&["alice", "bob"]);
+    let (alice, _) = world.device("alice", "phone");
+    send(&mut world, "alice", alice, "bob", 1200);
+    let (bob, _) = world.device("bob", "phone");
+    world.publish("bob", "phone", bob, &json!({"ack": 1200}));
+    let (late, _) = world.device("bob", "tablet");
+    world.is_full.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.engine.go_on(world.now).unwrap();
+    assert!(world.engine.commit().is_err());
+    let said = frames(world.engine.abort(natter_protocol::error::NotNow::Unavailable).unwrap());
+    assert!(!world.engine.is_unfinished(), "the loop would never rest");
+    let closed = |id| said.iter().any(|frame| matches!(frame, Down::Close { connection, .. } if *connection == id));
+    assert!(closed(bob) && closed(late), "{said:?}");
+    world.is_full.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.close("bob", bob);
+    let (_, got) = world.device("bob", "phone");
+    assert_eq!(got[0]["seq"], json!(501), "the page that was committed");
 }
 
 #[test]

@@ -188,6 +188,21 @@ fn an_entry_that_a_client_does_not_survive_goes_out_as_a_stub_and_stays_readable
 }
 
 #[test]
+fn an_ack_by_position_of_a_stub_of_an_earlier_connection_makes_no_tick_and_keeps_it() {
+    let mut world = World::with_users(&["alice", "bob"]);
+    let (alice, _) = world.device("alice", "phone");
+    let small = world.connect("bob", Dialect::Full, 600);
+    world.attach("bob", "phone", small);
+    world.publish("alice", "phone", alice, &text("m1", "bob", &"x".repeat(1000)));
+    world.close("bob", small);
+    let again = world.connect("bob", Dialect::Full, 600);
+    let said = world.publish("bob", "phone", again, &json!({"ack": 1}));
+    assert!(entries(said).is_empty(), "no `delivered` for a stub");
+    let chat = ChatKey::new(&user("bob"), &Chat::Direct(user("alice")));
+    assert!(world.engine.kept(&user("bob"), &chat, 1).unwrap().is_some());
+}
+
+#[test]
 fn an_acknowledgement_of_a_connection_that_is_not_the_reader_changes_nothing() {
     let mut world = World::with_users(&["alice", "bob"]);
     let (alice, _) = world.device("alice", "phone");

@@ -291,6 +291,9 @@ fn repeats_are_found_by_id_and_by_place(fixture: &mut impl Fixture) {
     assert_eq!(store.newest_of(&chat(), &alice, 0, 9).unwrap(), Some((3, id("y"))));
     assert_eq!(store.newest_of(&chat(), &alice, 0, 2).unwrap(), Some((1, id("x"))));
     assert_eq!(store.newest_of(&chat(), &alice, 1, 2).unwrap(), None);
+    let counts =
+        [(0, 9), (1, 9), (3, 9), (0, 1)].map(|(after, limit)| store.count_of(&chat(), &alice, after, limit).unwrap());
+    assert_eq!(counts, [2, 1, 0, 1]);
 }
 
 fn sweeps_go_around_a_little_at_a_time(fixture: &mut impl Fixture) {

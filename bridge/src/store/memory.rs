@@ -220,6 +220,14 @@ impl Store for Memory {
         Ok(all.map(|((id, _), accepted)| (accepted.n, id.clone())).max())
     }
 
+    fn count_of(&mut self, chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError> {
+        let all = self
+            .accepted
+            .iter()
+            .filter(|((_, from), accepted)| from == sender && accepted.chat == *chat && accepted.n > after);
+        Ok((all.count() as u64).min(limit))
+    }
+
     fn session(&mut self, user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError> {
         Ok(self.sessions.get(&(user.clone(), client_id.to_owned())).cloned())
     }

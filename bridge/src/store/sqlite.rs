@@ -451,6 +451,14 @@ impl Store for Sqlite {
         found.map(|(n, id)| Ok((n, named(&id, MessageId::parse)?))).transpose()
     }
 
+    fn count_of(&mut self, chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM accepted WHERE chat = ?1 AND n > ?2 AND sender = ?3 LIMIT ?4)",
+        )?;
+        let parameters = params![chat.as_str(), number(after), sender.as_str(), number(limit)];
+        Ok(statement.query_row(parameters, |row| unsigned(row, 0))?)
+    }
+
     fn session(&mut self, user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT device, expiry_secs, gone_at, held FROM sessions WHERE user = ?1 AND client_id = ?2",
@@ -635,9 +643,7 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
     for (user, seq, row) in &settlement.inbox {
         write_inbox_row(t, user, *seq, row)?;
     }
-    for (user, message, until) in &settlement.kept {
-        write_kept(t, user, message, *until)?;
-    }
+    write_kept(t, &settlement.kept)?;
     for (user, seq) in &settlement.gone {
         let place: Option<(Option<String>, Option<i64>)> = t
             .prepare_cached("DELETE FROM inbox WHERE user = ?1 AND seq = ?2 RETURNING chat, n")?
@@ -736,19 +742,26 @@ fn write_inbox_row(t: &Transaction<'_>, user: &UserId, seq: Seq, row: &Row) -> R
     Ok(())
 }
 
-fn write_kept(t: &Transaction<'_>, user: &UserId, message: &Message, until: u64) -> Result<(), StoreError> {
-    t.prepare_cached("INSERT OR REPLACE INTO kept VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-        user.as_str(),
-        message.chat.as_str(),
-        number(message.n),
-        number(until)
-    ])?;
-    forget_kept(
-        t,
-        "DELETE FROM kept WHERE (user, chat, n) IN
-         (SELECT user, chat, n FROM kept WHERE user = ?1 ORDER BY until DESC, chat, n LIMIT -1 OFFSET ?2) RETURNING chat, n",
-        params![user.as_str(), number(KEPT_MAX as u64)],
-    )
+fn write_kept(t: &Transaction<'_>, kept: &[(UserId, Arc<Message>, u64)]) -> Result<(), StoreError> {
+    let mut users = std::collections::BTreeSet::new();
+    for (user, message, until) in kept {
+        users.insert(user.as_str());
+        t.prepare_cached("INSERT OR REPLACE INTO kept VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+            user.as_str(),
+            message.chat.as_str(),
+            number(message.n),
+            number(*until)
+        ])?;
+    }
+    for user in users {
+        forget_kept(
+            t,
+            "DELETE FROM kept WHERE (user, chat, n) IN
+             (SELECT user, chat, n FROM kept WHERE user = ?1 ORDER BY until DESC, chat, n LIMIT -1 OFFSET ?2) RETURNING chat, n",
+            params![user, number(KEPT_MAX as u64)],
+        )?;
+    }
+    Ok(())
 }
 
 fn forget_kept(t: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {

@@ -114,6 +114,8 @@ pub(crate) struct Had {
     /// May have expired: a gap must say so.
     pub(crate) owed: BTreeSet<usize>,
     pub(crate) gaps: Vec<(Seq, Seq)>,
+    /// Came as stubs last.
+    pub(crate) stubs: BTreeSet<usize>,
 }
 
 /// Receipts by position: what they cover.

@@ -365,7 +365,8 @@ impl Mirror {
                     if !had.seqs.contains(&seq) {
                         had.excused.insert(index);
                     }
-                    passed.push((index, Fate::Taken));
+                    // A stub of an earlier connection: a server that has started since does not know of it.
+                    passed.push((index, if had.stubs.contains(&index) { Fate::Either } else { Fate::Taken }));
                 }
                 None => {
                     item.may_be_passed = true;

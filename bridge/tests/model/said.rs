@@ -127,6 +127,13 @@ impl Mirror {
         let had = self.inboxes[user].devices.get_mut(&device).unwrap();
         had.seqs.insert(seq);
         had.last = had.last.max(Some(seq));
+        if let Some(index) = item {
+            if stub {
+                had.stubs.insert(index)
+            } else {
+                had.stubs.remove(&index)
+            };
+        }
         self.links.get_mut(&connection).unwrap().flight.push_back(Flight { seq, item, stub, acknowledged: None });
     }
 

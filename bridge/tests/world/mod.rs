@@ -56,6 +56,7 @@ impl Store for Fragile {
         session(user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError>;
         sessions(user: &UserId) -> Result<Vec<(String, Session)>, StoreError>;
         revoked() -> Result<Vec<Revoked>, StoreError>;
+        count_of(chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError>;
         kept(user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError>;
         sweep_kept(limit: usize, now: u64) -> Result<(), StoreError>;
         server_secs() -> Result<u64, StoreError>;
