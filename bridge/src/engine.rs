@@ -11,7 +11,7 @@ use natter_protocol::accounts::Revocation;
 use natter_protocol::error::{Kind, NotNow, Refusal};
 use natter_protocol::link::{Answer, Dialect, Down, Mode, Packet, Up, Window};
 use natter_protocol::planted::{self, Bug};
-use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, UserId, entry};
+use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry};
 
 use crate::change::{self, Change, Message, Revoked};
 use crate::chat_key::ChatKey;
@@ -127,6 +127,8 @@ pub struct Engine<S> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) stuck: StuckEntries,
     pub(crate) sweep: crate::expiry::Sweep,
+    /// Up to where readers have passed rows for other devices: what the next commit notes.
+    pub(crate) passed_over: HashMap<(UserId, DeviceId), (Seq, u64)>,
     /// Acknowledgements that go on in the next batch.
     pub(crate) long_acks: VecDeque<LongAck>,
     log: u8,
@@ -159,6 +161,7 @@ impl<S: Store> Engine<S> {
             counters,
             stuck: StuckEntries::default(),
             sweep: crate::expiry::Sweep::default(),
+            passed_over: HashMap::new(),
             long_acks: VecDeque::new(),
             log,
             next_no: 1,
@@ -332,6 +335,7 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// [`CommitError`]: nothing of the batch may be said; call [`Engine::abort`] next, unless this was [`CommitError::Fenced`].
     pub fn commit(&mut self) -> Result<(), CommitError> {
+        self.pass_over_noted()?;
         self.forget_receipts_on_purpose();
         if self.delta.is_empty() || self.is_forgotten_on_purpose() {
             self.tickets.clear();
@@ -390,6 +394,7 @@ impl<S: Store> Engine<S> {
     /// When the store cannot be read either: the process must end.
     pub fn abort(&mut self, why: NotNow) -> Result<Released, StoreError> {
         self.delta.clear();
+        self.passed_over.clear();
         self.answers.clear();
         self.sent.clear();
         self.hungry.clear();

@@ -276,7 +276,7 @@ impl<S: Store> Engine<S> {
             for (seq, row) in rows {
                 if !row.is_for(&reader.device) {
                     reader.next = seq + 1;
-                    self.pass_over_others(user, reader, seq, row.offset)?;
+                    self.note_others(user, reader, seq, row.offset)?;
                     continue;
                 }
                 if !window.is_open() {
@@ -293,12 +293,23 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// A reader has come to a row that is not meant for it. With nothing in flight it is behind the device, though it moves no cursor:
-    /// `prev` tells of what the device has seen. Noted now and then only.
-    fn pass_over_others(&mut self, user: &UserId, reader: &Reader, seq: Seq, offset: u64) -> Result<(), StoreError> {
+    /// A reader has come to a row that is not meant for it. With nothing in flight that row is behind the device, though it moves no
+    /// cursor: `prev` tells of what the device has seen. Noted now and then only, for the next commit.
+    fn note_others(&mut self, user: &UserId, reader: &Reader, seq: Seq, offset: u64) -> Result<(), StoreError> {
         let position = self.state.user(user)?.devices.get(&reader.device).map_or(seq, DeviceRow::position);
         if reader.oldest_in_flight().is_none() && seq >= position + OTHERS_NOTED {
-            self.pass_over(user, &reader.device, position, seq, offset)?;
+            self.passed_over.insert((user.clone(), reader.device.clone()), (seq, offset));
+        }
+        Ok(())
+    }
+
+    /// What was noted becomes changes.
+    pub(crate) fn pass_over_noted(&mut self) -> Result<(), StoreError> {
+        for ((user, device), (upto, offset)) in std::mem::take(&mut self.passed_over) {
+            let position = self.state.user(&user)?.devices.get(&device).map_or(upto, DeviceRow::position);
+            if position < upto {
+                self.pass_over(&user, &device, position, upto, offset)?;
+            }
         }
         Ok(())
     }

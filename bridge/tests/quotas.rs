@@ -148,8 +148,8 @@ fn copies_of_own_messages_do_not_pile_up_for_ever() {
     }
     let (tablet, got) = world.device("alice", "tablet");
     let got = drain(&mut world, "alice", tablet, got);
-    let copies = got.iter().filter(|entry| entry["type"] == "text").count();
-    assert!((100..300).contains(&copies), "about twice the quota stays: {copies} of {}", got.len());
+    // Copies and receipts.
+    assert!((130..300).contains(&got.len()), "about twice the quota stays: {}", got.len());
     assert!(got.iter().any(|entry| entry["type"] == "gap" && entry["reason"] == "lagged"));
 }
 
