@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,8 +22,9 @@ use crate::door::{Arrival, Shared};
 use crate::input::{Input, Next};
 use crate::mailbox::{Mailbox, Taken};
 use crate::metrics::count;
-use crate::packet::{self, Outbound, Version};
-use crate::registry::Client;
+use crate::packet::{self, Inbound, Outbound};
+use crate::rate::{Bucket, Rate};
+use crate::registry::{Client, Entry, NoEntry, Present};
 use crate::session::{Cause, End, Legacy, Session};
 use crate::uplink::Frame;
 use crate::validate::BadConnect;
@@ -34,6 +35,8 @@ const SCRATCH_BYTES: usize = 16 * 1024;
 const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Frames that are sent up at a time.
 const UP_FRAMES: usize = 64;
+/// The shortest pause of a connection that has sent too much: many short ones would cost more than what they hold back.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// How long a client that is being told why its connection ends may take to read it.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// Bytes of a client that are read and dropped meanwhile: closing over unread bytes would take our last words away.
@@ -58,11 +61,11 @@ where
     let mut presence =
         Presence { shared: Arc::clone(&shared), id, mailbox: Arc::clone(&mailbox), client: None, is_up: false };
     let connect_by = arrival.at + shared.config.connect_time_max;
-    match timeout_at(connect_by.into(), shake_hands(&mut stream, id, &shared, &mailbox)).await {
+    match timeout_at(connect_by.into(), shake_hands(&mut stream, id, arrival, &shared, &mailbox)).await {
         Ok(Ok(guest)) => {
             presence.client = Some(Arc::clone(&guest.client));
             presence.is_up = true;
-            Box::pin(serve(stream, id, &shared, &mailbox, guest)).await;
+            Box::pin(serve(stream, id, connect_by, &shared, &mailbox, guest)).await;
             presence.is_up = false;
         }
         Ok(Err(refusal)) => {
@@ -110,12 +113,15 @@ struct Guest {
     input: Input,
     /// The connection that this one takes over.
     earlier: Option<Arc<Mailbox>>,
+    /// What its user has published.
+    publishes: Arc<Mutex<Bucket>>,
 }
 
 /// Reads CONNECT and decides about it. `Err(None)`: closed without an answer.
 async fn shake_hands<S>(
     stream: &mut S,
     id: ConnectionId,
+    Arrival { peer, .. }: Arrival,
     shared: &Arc<Shared>,
     mailbox: &Arc<Mailbox>,
 ) -> Result<Guest, Option<Refused>>
@@ -128,7 +134,9 @@ where
             Ok(Next::Packet(range)) => match packet::decode_connect(input.bytes(range)) {
                 Ok(connect) => break connect,
                 Err(BadConnect::Close) => return Err(None),
-                Err(BadConnect::Refuse(version, code)) => return Err(Some(Refused { version, code })),
+                Err(BadConnect::Refuse(version, code)) => {
+                    return Err(Some(Refused { version, code, is_guess: false }));
+                }
             },
             Ok(Next::Oversize { .. }) | Err(_) => return Err(None),
             Ok(Next::Wait) => {}
@@ -144,30 +152,54 @@ where
         }
     };
 
+    let now = Instant::now();
+    if !shared.addresses.may_authenticate(peer, now) {
+        count(&shared.metrics.auth_throttled);
+        return Err(Some(Refused::new(connect.version(), 3, 0x9f)));
+    }
     let mark = shared.registry.revocation_mark();
-    let accepted = connect::decide(connect, id, &*shared.accounts, unix_now(), &shared.config).map_err(Some)?;
+    let accepted = connect::decide(connect, id, &*shared.accounts, unix_now(), &shared.config).map_err(|refused| {
+        if refused.is_guess {
+            count(&shared.metrics.auth_failures);
+            shared.addresses.failed(peer, now);
+        }
+        Some(refused)
+    })?;
     input.set_version(accepted.version);
     let grant = accepted.grant.clone();
     let client = Arc::new(Client { user: grant.user.clone(), client_id: accepted.opening.client_id.clone() });
-    let not_authorized = match accepted.version {
-        Version::V3 => 5,
-        Version::V5 => 0x87,
-    };
-    let earlier = shared
-        .registry
-        .enter(Arc::clone(&client), id.n, Arc::clone(mailbox), grant.clone(), mark)
-        .map_err(|_| Some(Refused { version: accepted.version, code: not_authorized }))?;
+    let present = Present { number: id.n, mailbox: Arc::clone(mailbox), grant: grant.clone() };
+    let entered = shared.registry.enter(Arc::clone(&client), present, mark, &shared.config, now);
+    let Entry { earlier, publishes } = entered.map_err(|no| {
+        let (v3, v5) = match no {
+            NoEntry::Revoked => (5, 0x87),
+            NoEntry::TooMany => {
+                count(&shared.metrics.over_user_limit);
+                (3, 0x97)
+            }
+            NoEntry::TooOften => {
+                count(&shared.metrics.connects_too_often);
+                (3, 0x9f)
+            }
+        };
+        Some(Refused::new(accepted.version, v3, v5))
+    })?;
     count(&shared.metrics.connects);
-    Ok(Guest { client, grant, accepted, input, earlier })
+    Ok(Guest { client, grant, accepted, input, earlier, publishes })
 }
 
 /// Everything after an accepted CONNECT.
-async fn serve<S>(stream: S, id: ConnectionId, shared: &Arc<Shared>, mailbox: &Arc<Mailbox>, guest: Guest)
-where
+async fn serve<S>(
+    stream: S,
+    id: ConnectionId,
+    open_by: Instant,
+    shared: &Arc<Shared>,
+    mailbox: &Arc<Mailbox>,
+    guest: Guest,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    let Guest { client, grant, accepted, input, earlier } = guest;
-    let begun = Instant::now();
+    let Guest { client, grant, accepted, input, earlier, publishes } = guest;
     // Not under the time limit: giving up half-way would let a third connection open before the first one's close.
     if let Some(earlier) = earlier {
         count(&shared.metrics.takeovers);
@@ -190,7 +222,10 @@ where
         out: BytesMut::new(),
         up: VecDeque::new(),
         written_at: now,
-        open_by: begun + shared.config.connect_time_max,
+        open_by,
+        publishes,
+        packets: Bucket::default(),
+        paused_until: None,
         begun_at: None,
         has_more: false,
         stopped_for_credit: false,
@@ -215,6 +250,12 @@ struct Driver<S> {
     written_at: Instant,
     /// When CONNACK must have gone out.
     open_by: Instant,
+    /// What the user has published, with all connections.
+    publishes: Arc<Mutex<Bucket>>,
+    /// What has come on this connection.
+    packets: Bucket,
+    /// It, or its user, has sent too much: nothing is read until then.
+    paused_until: Option<Instant>,
     /// Since when a packet is on its way in.
     begun_at: Option<Instant>,
     /// There may be a whole packet in `input`: taking in stopped before its end, so the socket will not wake this task for it.
@@ -278,20 +319,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = Instant::now();
         self.has_more = true;
         while self.may_take() && self.up.len() < UP_FRAMES {
+            let mut is_publish = false;
             match self.input.next() {
                 Ok(Next::Wait) => {
                     self.has_more = false;
                     break;
                 }
                 Ok(Next::Packet(range)) => match packet::decode(self.session.version(), self.input.bytes(range)) {
-                    Ok(packet) => self.session.handle_packet(packet, now),
+                    Ok(packet) => {
+                        is_publish = matches!(packet, Inbound::Publish(_));
+                        self.session.handle_packet(packet, now);
+                    }
                     Err(violation) => self.session.handle_violation(violation),
                 },
                 Ok(Next::Oversize { packet_id, qos }) => {
+                    count(&self.shared.metrics.publishes_oversize);
+                    is_publish = true;
                     self.session.handle_oversize(Packet { id: packet_id, qos }, now);
                 }
                 Err(violation) => self.session.handle_violation(violation),
             }
+            self.keep_pace(is_publish, now);
             self.begun_at = None;
             self.collect_up();
         }
@@ -304,7 +352,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn may_take(&self) -> bool {
-        self.session.may_read() && !self.stopped_for_credit && self.out.len() < OUT_BYTES_MAX
+        self.session.may_read()
+            && !self.stopped_for_credit
+            && self.paused_until.is_none()
+            && self.out.len() < OUT_BYTES_MAX
+    }
+
+    /// A packet was taken in: nothing more is, for a while, if there were too many.
+    fn keep_pace(&mut self, is_publish: bool, now: Instant) {
+        let config = &self.shared.config;
+        let wait = |bucket: &mut Bucket, rate: Rate| {
+            bucket.take(rate, now);
+            bucket.wait(rate, now)
+        };
+        let mut pause = wait(&mut self.packets, config.packet_rate);
+        if is_publish {
+            let mut publishes = self.publishes.lock().unwrap_or_else(PoisonError::into_inner);
+            pause = pause.max(wait(&mut publishes, config.publish_rate));
+        }
+        if !pause.is_zero() {
+            count(&self.shared.metrics.rate_pauses);
+            self.paused_until = Some(now + pause.max(PAUSE_MIN));
+        }
     }
 
     fn collect_up(&mut self) {
@@ -403,11 +472,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let read = self.begun_at.filter(|_| self.may_take()).map(|at| at + config.packet_time_max);
         let far = self.written_at + Duration::from_secs(24 * 60 * 60);
         let open = (!self.session.is_open()).then_some(self.open_by);
-        [write, read, open, self.session.poll_timeout()].into_iter().flatten().min().unwrap_or(far)
+        [write, read, open, self.paused_until, self.session.poll_timeout()].into_iter().flatten().min().unwrap_or(far)
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         let config = &self.shared.config;
+        self.paused_until = self.paused_until.filter(|until| *until > now);
         if !self.out.is_empty() && self.written_at + config.write_time_max <= now {
             self.session.close(End { reason: 0, ..End::SLOW });
         } else if self.may_take() && self.begun_at.is_some_and(|at| at + config.packet_time_max <= now) {

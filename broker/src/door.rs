@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::addresses::{Addresses, Seat};
 use crate::config::Config;
 use crate::connection;
 use crate::downlink;
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) wills: Wills,
     pub(crate) metrics: Metrics,
+    pub(crate) addresses: Arc<Addresses>,
     last_number: AtomicU64,
     /// No more sockets are taken.
     closing: watch::Sender<bool>,
@@ -60,8 +62,8 @@ impl Shared {
         self.has_stopped.load(Ordering::Relaxed)
     }
 
-    /// Room for one more connection from `peer`, if there is.
-    fn place(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
+    /// Room for one more connection from `peer`, which has its seat, if there is.
+    fn place(self: &Arc<Self>, peer: SocketAddr, seat: Arc<Seat>) -> Option<Place> {
         if self.is_closing() {
             return None;
         }
@@ -74,7 +76,7 @@ impl Shared {
         if has_room {
             count(&self.metrics.accepted);
             count(&self.metrics.connections);
-            Some(Place { shared: self.clone(), arrival: Arrival { peer, at: Instant::now() } })
+            Some(Place { shared: self.clone(), arrival: Arrival { peer, at: Instant::now() }, _seat: seat })
         } else {
             count(&self.metrics.over_limit);
             None
@@ -95,6 +97,7 @@ pub(crate) struct Arrival {
 pub struct Place {
     shared: Arc<Shared>,
     arrival: Arrival,
+    _seat: Arc<Seat>,
 }
 
 impl Place {
@@ -142,6 +145,7 @@ impl Door {
     /// The bridge must have its end of the link before this, or what clients say is lost.
     pub fn start(config: Config, listener: TcpListener, accounts: Arc<dyn Accounts>, link: Link, boot: u32) -> Self {
         let shared = Arc::new(Shared {
+            addresses: Addresses::new(&config),
             config,
             accounts,
             boot,
@@ -180,11 +184,17 @@ impl Door {
         tokio::spawn(accept(listener, Some(tls), self.shared.clone()));
     }
 
-    /// A place for a connection that was accepted elsewhere, as a WebSocket is, from the address `peer`.
+    /// What addresses may hold: a listener beside the door's own takes its connections' seats from here.
+    #[must_use]
+    pub fn addresses(&self) -> Arc<Addresses> {
+        Arc::clone(&self.shared.addresses)
+    }
+
+    /// A place for a connection that was accepted elsewhere, as a WebSocket is, from the address `peer`, with the seat it has there.
     /// `None` when [`Config::connections_max`] are open or the door is closing.
     #[must_use]
-    pub fn place(&self, peer: SocketAddr) -> Option<Place> {
-        self.shared.place(peer)
+    pub fn place(&self, peer: SocketAddr, seat: Arc<Seat>) -> Option<Place> {
+        self.shared.place(peer, seat)
     }
 
     /// Waits until the link has stopped: the process must end then.
@@ -196,7 +206,7 @@ impl Door {
     /// What was counted since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.metrics.stats()
+        Stats { over_address_limit: self.shared.addresses.over_limit(), ..self.shared.metrics.stats() }
     }
 
     /// Stops accepting, tells every client (0x8B), and returns when their connections have ended, or after
@@ -238,7 +248,8 @@ async fn accept(listener: TcpListener, tls: Option<Arc<TlsAcceptor>>, shared: Ar
             Ok((stream, peer)) => {
                 pause = ACCEPT_PAUSES.0;
                 let _ = stream.set_nodelay(true);
-                let Some(place) = shared.place(peer) else { continue };
+                let Some(seat) = shared.addresses.seat(peer) else { continue };
+                let Some(place) = shared.place(peer, Arc::new(seat)) else { continue };
                 match tls.clone() {
                     None => tokio::spawn(place.serve(stream)),
                     Some(tls) => tokio::spawn(place.serve_tls(stream, tls)),
