@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use natter_broker::{Addresses, Seat, TlsAcceptor};
+use natter_broker::{Addresses, Seat, TlsAcceptor, limit_writes};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -52,6 +52,7 @@ impl HttpServer {
         addresses: Option<Arc<Addresses>>,
     ) -> Result<Self> {
         let address = listener.local_addr().context("local address")?;
+        limit_writes(&listener, limits.write_timeout());
         let stop = CancellationToken::new();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout());

@@ -271,8 +271,18 @@ enum Event {
     Progress,
     Mail(Taken),
     /// The socket is broken or closed.
-    Gone,
+    Gone(End),
     Time,
+}
+
+impl Event {
+    const GONE: Self = Self::Gone(End::GONE);
+
+    fn broken(error: &io::Error) -> Self {
+        // See `limit_writes`.
+        let has_taken_nothing = error.kind() == io::ErrorKind::TimedOut;
+        Self::Gone(if has_taken_nothing { End { reason: 0, ..End::SLOW } } else { End::GONE })
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -305,7 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         self.session.close(end);
                     }
                 }
-                Event::Gone => self.session.close(End::GONE),
+                Event::Gone(end) => self.session.close(end),
                 Event::Time => {
                     self.handle_timeout(now);
                     timer.as_mut().reset(self.next_timeout().into());
@@ -431,14 +441,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     }
                     return Poll::Ready(Event::Progress);
                 }
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::Gone),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Event::GONE),
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::broken(&error)),
                 Poll::Pending => {}
             }
         }
         if self.needs_flush {
             match Pin::new(&mut self.stream).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.needs_flush = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(Event::Gone),
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::broken(&error)),
                 Poll::Pending => {}
             }
         }
@@ -459,7 +470,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.may_take() {
             match poll_read(Pin::new(&mut self.stream), cx, &mut self.input) {
                 Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Progress),
-                Poll::Ready(_) => return Poll::Ready(Event::Gone),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Event::GONE),
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::broken(&error)),
                 Poll::Pending => {}
             }
         }

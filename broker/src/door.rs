@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use natter_protocol::accounts::Accounts;
 use natter_protocol::ids::ConnectionId;
 use natter_protocol::link::{LinkDown, Up};
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -176,12 +177,17 @@ impl Door {
 
     /// Serves another listener as well.
     pub fn listen(&self, listener: TcpListener) {
-        tokio::spawn(accept(listener, None, self.shared.clone()));
+        self.serve(listener, None);
     }
 
     /// Serves another listener, over TLS.
     pub fn listen_tls(&self, listener: TcpListener, tls: Arc<TlsAcceptor>) {
-        tokio::spawn(accept(listener, Some(tls), self.shared.clone()));
+        self.serve(listener, Some(tls));
+    }
+
+    fn serve(&self, listener: TcpListener, tls: Option<Arc<TlsAcceptor>>) {
+        limit_writes(&listener, self.shared.config.write_time_max);
+        tokio::spawn(accept(listener, tls, self.shared.clone()));
     }
 
     /// What addresses may hold: a listener beside the door's own takes its connections' seats from here.
@@ -232,6 +238,15 @@ impl Drop for Door {
         self.shared.closing.send_replace(true);
         self.shared.has_stopped.store(true, Ordering::Relaxed);
         self.shared.registry.end_all(End::SHUTTING_DOWN);
+    }
+}
+
+/// Sockets that `listener` accepts break when their other side has confirmed nothing, or had no room, for `time_max` though something was
+/// sent. The kernel's buffer takes as much as a device may have in flight, so a write that waits would not tell of one that never reads.
+pub fn limit_writes(listener: &TcpListener, time_max: Duration) {
+    let millis = u32::try_from(time_max.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = set_tcp_user_timeout(listener, millis) {
+        tracing::warn!(%error, "TCP_USER_TIMEOUT cannot be set: who never reads is noticed late");
     }
 }
 

@@ -32,7 +32,7 @@ mod wills;
 
 pub use addresses::{Addresses, Seat};
 pub use config::Config;
-pub use door::{Door, Place};
+pub use door::{Door, Place, limit_writes};
 pub use metrics::Stats;
 pub use rate::Rate;
 pub use router::{Ends, Link, start_router};
