@@ -174,9 +174,13 @@ fn bridge(encoder: &mut DescriptorEncoder, stats: &natter_bridge::Stats) -> fmt:
 
 fn door(encoder: &mut DescriptorEncoder, stats: &natter_broker::Stats) -> fmt::Result {
     gauge(encoder, "natter_door_connections", "Sockets that are open now", stats.connections)?;
+    gauge(encoder, "natter_memory_bytes", "Memory in use, without files", stats.memory_bytes)?;
     for (name, help, value) in [
         ("natter_door_accepted", "Sockets accepted", stats.accepted),
         ("natter_door_over_limit", "Sockets closed at once because the door was full", stats.over_limit),
+        ("natter_door_over_handshake_limit", "Sockets closed for too many handshakes", stats.over_handshake_limit),
+        ("natter_door_memory_refused", "Sockets closed for want of memory", stats.memory_refused),
+        ("natter_door_memory_ended", "Connections ended for want of memory", stats.memory_ended),
         ("natter_door_over_address_limit", "Connections closed at once for their address", stats.over_address_limit),
         ("natter_door_over_user_limit", "CONNECTs refused for too many of their user", stats.over_user_limit),
         ("natter_door_connects_too_often", "CONNECTs refused as too frequent of their user", stats.connects_too_often),

@@ -147,6 +147,8 @@ impl Mqtt {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Door {
     pub(crate) connections_max: usize,
+    pub(crate) handshakes_max: usize,
+    pub(crate) memory_max_mib: u64,
     pub(crate) connections_per_address_max: usize,
     pub(crate) loopback_counts: bool,
     pub(crate) connections_per_user_max: usize,
@@ -261,6 +263,8 @@ impl Config {
             ("http.header_timeout_s", "1 to 600", 1..=600, self.http.header_timeout_s),
             ("http.write_timeout_s", "1 to 600", 1..=600, self.http.write_timeout_s),
             ("door.connections_max", "1 to 1000000", 1..=1_000_000, door.connections_max as u64),
+            ("door.handshakes_max", "1 to 1000000", 1..=1_000_000, door.handshakes_max as u64),
+            ("door.memory_max_mib", "0 to 16777216", 0..=16_777_216, door.memory_max_mib),
             (
                 "door.connections_per_address_max",
                 "1 to 1000000",
@@ -366,6 +370,8 @@ impl Config {
     pub(crate) fn door(&self) -> natter_broker::Config {
         natter_broker::Config {
             connections_max: self.door.connections_max,
+            handshakes_max: self.door.handshakes_max,
+            memory_max: (self.door.memory_max_mib > 0).then_some(self.door.memory_max_mib << 20),
             connections_per_address_max: self.door.connections_per_address_max,
             loopback_counts: self.door.loopback_counts,
             connections_per_user_max: self.door.connections_per_user_max,

@@ -38,6 +38,21 @@ fn may_connect(server: &TestServer, connect: &Connect) -> bool {
     stream.read_exact(&mut connack).is_ok() && connack[3] == 0
 }
 
+/// An HTTP connection that has a place: a request on it was answered. One that comes before another's place is free is dialled again.
+fn http_connection(server: &TestServer) -> TcpStream {
+    let deadline = Instant::now() + patience();
+    loop {
+        let mut stream = dial(server.http());
+        stream.set_read_timeout(Some(patience())).unwrap();
+        // A connection that is closed already is noticed when reading.
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        if stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+            return stream;
+        }
+        assert!(Instant::now() < deadline, "no place for HTTP");
+    }
+}
+
 /// The value of a metric.
 #[track_caller]
 fn metric(server: &TestServer, name: &str) -> u64 {
@@ -74,7 +89,7 @@ fn an_address_has_so_many_connections_over_all_listeners_and_one_more_is_closed(
     let mqtt = connect("tcp").open(server.mqtt()).0;
     let mqtts = connect("tls").open_over(dial_tls(server.mqtts(), &certificate.file("ca.pem"), &["mqtt"]));
     let websocket = connect("ws").open_over(WebSocket::open(server.http()));
-    let mut held = vec![dial(server.http())];
+    let mut held = vec![http_connection(&server)];
     eventually("all four are counted", || !may_connect(&server, &connect("more")));
     for (name, address) in
         [("mqtt", server.mqtt()), ("mqtts", server.mqtts()), ("http", server.http()), ("https", server.https())]
@@ -87,7 +102,7 @@ fn an_address_has_so_many_connections_over_all_listeners_and_one_more_is_closed(
         client.ping();
         drop(client);
         eventually(name, || may_connect(&server, &connect("more")));
-        held.push(dial(server.http()));
+        held.push(http_connection(&server));
         eventually(name, || !may_connect(&server, &connect("more")));
     }
 }
@@ -481,4 +496,36 @@ fn connack_comes_within_its_time_or_the_connection_ends() {
     other.execute_batch("COMMIT").unwrap();
     assert!(took >= Duration::from_millis(1900) && took < Duration::from_millis(3000), "{took:?}: {answer:02x?}");
     assert_eq!(answer.first(), Some(&0x20), "a CONNACK says why");
+}
+
+#[test]
+fn above_the_memory_ceiling_nobody_more_comes_in_and_the_server_says_so() {
+    let server = TestServer::start_with("[door]\nmemory_max_mib = 1\n");
+    server.add_user("alice");
+    let connect = Connect::v5("alice", "a", &server.token("alice"));
+    server.wait_for_log("memory is above its ceiling");
+    assert!(!may_connect(&server, &connect));
+    let refusal = WebSocket::open_over(dial(server.http()), &[common::websocket::SUBPROTOCOL]).err().unwrap();
+    assert_eq!(refusal.status, 503, "{refusal:?}");
+    assert_eq!(metric(&server, "natter_door_memory_refused_total"), 2);
+    assert!(metric(&server, "natter_memory_bytes") > 1 << 20);
+    // It serves those who are there.
+    assert_eq!(metric(&server, "natter_ready"), 1);
+}
+
+#[test]
+fn those_who_say_nothing_take_no_more_than_their_share_of_the_connections() {
+    let server = TestServer::start_with("[door]\nhandshakes_max = 3\nconnect_timeout_s = 2\n");
+    server.add_user("alice");
+    let connect = |id: &str| Connect::v5("alice", id, &server.token("alice"));
+    // Whoever is in does not count.
+    let mut first = connect("first").open(server.mqtt()).0;
+    let silent: Vec<_> = (0..3).map(|_| dial(server.mqtt())).collect();
+    eventually("three say nothing", || metric(&server, "natter_door_connections") == 4);
+    assert!(!may_connect(&server, &connect("second")));
+    assert_eq!(metric(&server, "natter_door_over_handshake_limit_total"), 1);
+    first.ping();
+    // They are cut in their time.
+    assert!(silent.into_iter().all(is_closed));
+    eventually("there is room again", || may_connect(&server, &connect("second")));
 }

@@ -11,6 +11,11 @@ use crate::rate::Rate;
 pub struct Config {
     /// Most connections at a time; one more is closed at once. Default 15,000.
     pub connections_max: usize,
+    /// Most of them that have not had their CONNECT accepted; one more is closed at once. Default 8,192.
+    pub handshakes_max: usize,
+    /// Bytes in use above which new connections are closed, and, from an eighth more on, those end for whom the most waits. Default:
+    /// three quarters of what the machine or the control group has.
+    pub memory_max: Option<u64>,
     /// Most connections at a time of one address, IPv6 by /64; one more is closed at once. Default 1,000.
     pub connections_per_address_max: usize,
     /// Whether loopback counts as an address: for [`Config::connections_per_address_max`] and [`Config::auth_failure_rate`]. Default no.
@@ -52,6 +57,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             connections_max: 15_000,
+            handshakes_max: 8192,
+            memory_max: None,
             connections_per_address_max: 1000,
             loopback_counts: false,
             connections_per_user_max: 64,

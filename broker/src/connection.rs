@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::time::{Sleep, sleep_until, timeout, timeout_at};
 
 use crate::connect::{self, Accepted, Refused};
-use crate::door::{Arrival, Shared};
+use crate::door::{Arrival, Handshake, Shared};
 use crate::input::{Input, Next};
 use crate::mailbox::{Mailbox, Taken};
 use crate::metrics::count;
@@ -47,7 +47,7 @@ thread_local! {
 }
 
 /// Serves a socket to its end.
-pub(crate) async fn run<S>(mut stream: S, arrival: Arrival, shared: Arc<Shared>)
+pub(crate) async fn run<S>(mut stream: S, arrival: Arrival, handshake: Option<Handshake>, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -65,6 +65,7 @@ where
         Ok(Ok(guest)) => {
             presence.client = Some(Arc::clone(&guest.client));
             presence.is_up = true;
+            drop(handshake);
             Box::pin(serve(stream, id, connect_by, &shared, &mailbox, guest)).await;
             presence.is_up = false;
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use natter_protocol::accounts::Accounts;
@@ -17,6 +17,7 @@ use crate::addresses::{Addresses, Seat};
 use crate::config::Config;
 use crate::connection;
 use crate::downlink;
+use crate::memory;
 use crate::metrics::{Metrics, Stats, count};
 use crate::registry::Registry;
 use crate::router::Link;
@@ -38,6 +39,10 @@ pub(crate) struct Shared {
     pub(crate) wills: Wills,
     pub(crate) metrics: Metrics,
     pub(crate) addresses: Arc<Addresses>,
+    /// Memory is above its ceiling.
+    pub(crate) is_memory_full: AtomicBool,
+    /// Connections whose CONNECT is not accepted yet.
+    handshakes: AtomicUsize,
     last_number: AtomicU64,
     /// No more sockets are taken.
     closing: watch::Sender<bool>,
@@ -68,6 +73,14 @@ impl Shared {
         if self.is_closing() {
             return None;
         }
+        if self.is_memory_full.load(Ordering::Relaxed) {
+            count(&self.metrics.memory_refused);
+            return None;
+        }
+        let Some(handshake) = Handshake::begin(self) else {
+            count(&self.metrics.over_handshake_limit);
+            return None;
+        };
         let mut has_room = false;
         self.live.send_if_modified(|live| {
             has_room = *live < self.config.connections_max;
@@ -77,7 +90,8 @@ impl Shared {
         if has_room {
             count(&self.metrics.accepted);
             count(&self.metrics.connections);
-            Some(Place { shared: self.clone(), arrival: Arrival { peer, at: Instant::now() }, _seat: seat })
+            let arrival = Arrival { peer, at: Instant::now() };
+            Some(Place { shared: self.clone(), arrival, handshake: Some(handshake), _seat: seat })
         } else {
             count(&self.metrics.over_limit);
             None
@@ -98,17 +112,36 @@ pub(crate) struct Arrival {
 pub struct Place {
     shared: Arc<Shared>,
     arrival: Arrival,
+    handshake: Option<Handshake>,
     _seat: Arc<Seat>,
+}
+
+/// One of the [`Config::handshakes_max`] connections whose CONNECT is not accepted yet. Dropping it says that it is, or is gone.
+pub(crate) struct Handshake(Arc<Shared>);
+
+impl Handshake {
+    fn begin(shared: &Arc<Shared>) -> Option<Self> {
+        let handshake = Self(Arc::clone(shared));
+        let others = shared.handshakes.fetch_add(1, Ordering::Relaxed);
+        (others < shared.config.handshakes_max).then_some(handshake)
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Place {
     /// Serves a byte stream that carries MQTT, until its end: a socket, a TLS session, a WebSocket.
     /// CONNECT must come within [`Config::connect_time_max`] of the place's own beginning.
-    pub async fn serve<S>(self, stream: S)
+    pub async fn serve<S>(mut self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        connection::run(stream, self.arrival, Arc::clone(&self.shared)).await;
+        let handshake = self.handshake.take();
+        connection::run(stream, self.arrival, handshake, Arc::clone(&self.shared)).await;
     }
 
     async fn serve_tls(self, stream: TcpStream, tls: Arc<TlsAcceptor>) {
@@ -154,6 +187,8 @@ impl Door {
             registry: Registry::default(),
             wills: Wills::default(),
             metrics: Metrics::default(),
+            is_memory_full: AtomicBool::new(false),
+            handshakes: AtomicUsize::new(0),
             last_number: AtomicU64::new(0),
             closing: watch::Sender::new(false),
             has_stopped: AtomicBool::new(false),
@@ -170,6 +205,7 @@ impl Door {
             tracing::error!(%error, "no thread for the link");
             shared.uplink.fail();
         }
+        tokio::spawn(memory::watch(Arc::downgrade(&shared)));
         let door = Self { shared };
         door.listen(listener);
         door

@@ -4,7 +4,7 @@
 //! - `input` cuts a socket's bytes into packets · `validate` says whether a packet is legal · `packet` reads and writes it
 //! - `connect` decides about a CONNECT · `session` is what a connection may do after it; both are pure
 //! - `connection` drives one socket · `mailbox` is what it waits for · `registry` knows them all · `wills` wait for their delay
-//! - `addresses` and `rate` bound what one address or user may do
+//! - `addresses` and `rate` bound what one address or user may do · `memory` what the process has in use
 //! - `uplink` sends to the bridge, within its credit · `downlink` hands out what the bridge sends
 //! - [`Door`] accepts, drains and counts · [`TlsAcceptor`] does the handshakes of a TLS listener
 //!
@@ -18,6 +18,7 @@ mod door;
 mod downlink;
 mod input;
 mod mailbox;
+mod memory;
 mod metrics;
 mod packet;
 mod rate;

@@ -31,6 +31,14 @@ stats! {
     accepted,
     /// Sockets closed at once because the door was full.
     over_limit,
+    /// Sockets closed at once because too many had not said who they are.
+    over_handshake_limit,
+    /// Sockets closed at once because memory was above its ceiling.
+    memory_refused,
+    /// Connections ended because memory was far above its ceiling.
+    memory_ended,
+    /// Bytes of memory in use, as last seen.
+    memory_bytes,
     /// Connections closed at once because their address had too many.
     over_address_limit,
     /// CONNECTs refused because their user had too many connections.

@@ -168,6 +168,21 @@ impl Registry {
         }
     }
 
+    /// Ends those connections for which the most bytes wait, at most `count`; how many.
+    pub(crate) fn end_hungriest(&self, count: usize) -> usize {
+        let inner = self.lock();
+        let mut waiting: Vec<_> = inner
+            .by_number
+            .values()
+            .map(|mailbox| (mailbox.bytes(), mailbox))
+            .filter(|(bytes, _)| *bytes > 0)
+            .collect();
+        waiting.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        waiting.truncate(count);
+        waiting.iter().for_each(|(_, mailbox)| mailbox.cut(End::SLOW));
+        waiting.len()
+    }
+
     /// Ends every connection.
     pub(crate) fn end_all(&self, end: End) {
         for mailbox in self.lock().by_number.values() {
@@ -192,7 +207,10 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
     use std::time::Duration;
+
+    use natter_protocol::link::Down;
 
     use super::*;
     use crate::rate::Rate;
@@ -278,6 +296,30 @@ mod tests {
         assert_eq!((ended.len(), registry.lock().by_client.len()), (9, 1));
         let later = now + Duration::from_secs(6);
         assert!(registry.enter(client("c"), present(2000, "a"), 0, &config, later).is_ok());
+    }
+
+    #[test]
+    fn those_for_whom_the_most_waits_are_ended_first() {
+        let registry = Registry::default();
+        let mailboxes: Vec<_> = (0..4).map(|_| Arc::new(Mailbox::new(1000, 1_000_000))).collect();
+        for (number, mailbox) in mailboxes.iter().enumerate() {
+            registry.add(number as u64, Arc::clone(mailbox));
+            for _ in 0..number {
+                let payload = vec![0; 1000].into();
+                mailbox.put(Down::Entry { connection: Default::default(), seq: 1, again: false, payload });
+            }
+        }
+        let ended = || -> Vec<bool> {
+            let cx = Context::from_waker(Waker::noop());
+            mailboxes.iter().map(|mailbox| mailbox.poll_end(&cx).is_some()).collect()
+        };
+        assert_eq!((registry.end_hungriest(2), ended()), (2, vec![false, false, true, true]));
+        assert_eq!(mailboxes[3].bytes(), 0, "what waited is let go");
+        assert_eq!(
+            (registry.end_hungriest(2), ended()),
+            (1, vec![false, true, true, true]),
+            "one that waits for nothing stays"
+        );
     }
 
     #[test]
