@@ -81,13 +81,14 @@ impl Addresses {
     }
 
     /// Whether `peer` may try to authenticate: not after [`Config::auth_failure_rate`] failures.
-    pub(crate) fn may_authenticate(&self, peer: SocketAddr, now: Instant) -> bool {
+    #[must_use]
+    pub fn may_authenticate(&self, peer: SocketAddr, now: Instant) -> bool {
         let Some(address) = self.counted(peer) else { return true };
         self.lock().failing.get(&address).is_none_or(|bucket| bucket.wait(self.failures, now).is_zero())
     }
 
     /// An authentication of `peer` has failed.
-    pub(crate) fn failed(&self, peer: SocketAddr, now: Instant) {
+    pub fn failed(&self, peer: SocketAddr, now: Instant) {
         let Some(address) = self.counted(peer) else { return };
         let mut inner = self.lock();
         if let Some(bucket) = inner.failing.get_mut(&address) {
