@@ -69,7 +69,7 @@ pub(crate) async fn mqtt(
         .max_message_size(MESSAGE_BYTES_MAX)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0);
-    Ok(upgrade.on_upgrade(move |socket| place.serve(Frames::new(socket))).into_response())
+    Ok(upgrade.on_upgrade(move |socket| place.serve(Box::new(Frames::new(socket)))).into_response())
 }
 
 /// Whether the page that a browser speaks for, if any, may connect: a page of the host that the request goes to, or one that is listed.

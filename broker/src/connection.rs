@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf as _, BytesMut};
 use natter_protocol::accounts::Grant;
-use natter_protocol::ids::{ConnectionId, UserId};
+use natter_protocol::ids::ConnectionId;
 use natter_protocol::link::{Packet, Up};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Sleep, sleep_until, timeout, timeout_at};
@@ -47,27 +47,39 @@ thread_local! {
 }
 
 /// Serves a socket to its end.
-pub(crate) async fn run<S>(mut stream: S, arrival: Arrival, handshake: Option<Handshake>, shared: Arc<Shared>)
+pub(crate) async fn run<S>(stream: S, arrival: Arrival, handshake: Option<Handshake>, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let id = shared.next_id();
-    let mailbox = Arc::new(Mailbox::new(shared.config.queue_frames_max, shared.config.queue_bytes_max));
-    shared.registry.add(id.n, Arc::clone(&mailbox));
-    if shared.is_closing() {
-        // Those that came before were told.
-        mailbox.end(End::SHUTTING_DOWN);
-    }
-    let mut presence =
-        Presence { shared: Arc::clone(&shared), id, mailbox: Arc::clone(&mailbox), client: None, is_up: false };
+    let mut presence = Presence::new(shared);
+    // Boxed: what only the beginning and the end need is not kept for as long as a connection.
+    let opened = Box::pin(open(stream, arrival, handshake, &mut presence)).await;
+    let Some(mut driver) = opened else { return };
+    driver.drive().await;
+    Box::pin(driver.leave()).await;
+    presence.is_up = false;
+}
+
+/// Everything up to an accepted CONNECT, or the refusal.
+async fn open<S>(
+    mut stream: S,
+    arrival: Arrival,
+    handshake: Option<Handshake>,
+    presence: &mut Presence,
+) -> Option<Box<Driver<S>>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let shared = Arc::clone(&presence.shared);
     let connect_by = arrival.at + shared.config.connect_time_max;
-    match timeout_at(connect_by.into(), shake_hands(&mut stream, id, arrival, &shared, &mailbox)).await {
+    match timeout_at(connect_by.into(), shake_hands(&mut stream, presence.id, arrival, &shared, &presence.mailbox))
+        .await
+    {
         Ok(Ok(guest)) => {
             presence.client = Some(Arc::clone(&guest.client));
             presence.is_up = true;
             drop(handshake);
-            Box::pin(serve(stream, id, connect_by, &shared, &mailbox, guest)).await;
-            presence.is_up = false;
+            return Some(begin(stream, connect_by, presence, guest).await);
         }
         Ok(Err(refusal)) => {
             if let Some(refused) = refusal {
@@ -83,6 +95,7 @@ where
             tracing::debug!(peer = %arrival.peer, "no CONNECT in time");
         }
     }
+    None
 }
 
 /// A connection's place in the registry. It is left in any case, by a panic too, and the bridge hears of it.
@@ -93,6 +106,20 @@ struct Presence {
     client: Option<Arc<Client>>,
     /// The bridge may have heard of the connection, and not of its end.
     is_up: bool,
+}
+
+impl Presence {
+    /// Enters the registry.
+    fn new(shared: Arc<Shared>) -> Self {
+        let id = shared.next_id();
+        let mailbox = Arc::new(Mailbox::new(shared.config.queue_frames_max, shared.config.queue_bytes_max));
+        shared.registry.add(id.n, Arc::clone(&mailbox));
+        if shared.is_closing() {
+            // Those that came before were told.
+            mailbox.end(End::SHUTTING_DOWN);
+        }
+        Self { shared, id, mailbox, client: None, is_up: false }
+    }
 }
 
 impl Drop for Presence {
@@ -189,17 +216,9 @@ where
     Ok(Guest { client, grant, accepted, input, earlier, publishes })
 }
 
-/// Everything after an accepted CONNECT.
-async fn serve<S>(
-    stream: S,
-    id: ConnectionId,
-    open_by: Instant,
-    shared: &Arc<Shared>,
-    mailbox: &Arc<Mailbox>,
-    guest: Guest,
-) where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
-{
+/// What an accepted CONNECT begins with: whoever was there before leaves first.
+async fn begin<S>(stream: S, open_by: Instant, presence: &Presence, guest: Guest) -> Box<Driver<S>> {
+    let Presence { shared, mailbox, id, .. } = presence;
     let Guest { client, grant, accepted, input, earlier, publishes } = guest;
     // Not under the time limit: giving up half-way would let a third connection open before the first one's close.
     if let Some(earlier) = earlier {
@@ -212,12 +231,13 @@ async fn serve<S>(
     }
     let now = Instant::now();
     let expires_at = now.checked_add(Duration::from_secs(grant.expires_at.saturating_sub(unix_now())));
-    let session = Session::new(id, accepted, expires_at, || uuid::Uuid::now_v7().as_u128(), now);
-    let mut driver = Driver {
+    let session = Session::new(*id, accepted, expires_at, || uuid::Uuid::now_v7().as_u128(), now);
+    Box::new(Driver {
         stream,
         shared: Arc::clone(shared),
         mailbox: Arc::clone(mailbox),
-        user: client.user.clone(),
+        client,
+        grant,
         input,
         session,
         out: BytesMut::new(),
@@ -231,16 +251,15 @@ async fn serve<S>(
         has_more: false,
         stopped_for_credit: false,
         needs_flush: false,
-    };
-    driver.drive().await;
-    driver.leave(client, grant).await;
+    })
 }
 
 struct Driver<S> {
     stream: S,
     shared: Arc<Shared>,
     mailbox: Arc<Mailbox>,
-    user: UserId,
+    client: Arc<Client>,
+    grant: Grant,
     input: Input,
     session: Session,
     /// Not written yet.
@@ -398,7 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn send_up(&mut self) {
         self.collect_up();
-        let waits = !self.up.is_empty() && !self.shared.uplink.send(&self.user, &mut self.up, &self.mailbox);
+        let waits = !self.up.is_empty() && !self.shared.uplink.send(&self.client.user, &mut self.up, &self.mailbox);
         if waits && !self.stopped_for_credit {
             count(&self.shared.metrics.no_credit_stops);
         }
@@ -423,7 +442,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             if !packet.encode(version, bytes_max, &mut self.out) && !is_dispensable {
                 // Left out in silence, an entry or an answer would be waited for as long as the connection lasts.
-                tracing::debug!(user = %self.user, "a packet is larger than the client takes");
+                tracing::debug!(user = %self.client.user, "a packet is larger than the client takes");
                 self.session.close(End { cause: Cause::Violation, reason: 0x95 });
             }
         }
@@ -503,7 +522,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// The end: last words, the will, and the close frame; in that order what goes up.
-    async fn leave(mut self, client: Arc<Client>, grant: Grant) {
+    async fn leave(mut self: Box<Self>) {
+        let client = Arc::clone(&self.client);
         let end = self.session.end().unwrap_or(End::GONE);
         let metrics = &self.shared.metrics;
         metrics.publishes_refused.fetch_add(self.session.denials().into(), std::sync::atomic::Ordering::Relaxed);
@@ -516,7 +536,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.collect_up();
         while !self.up.is_empty() {
             // The first is sent whenever there is credit; it is what was taken in, and is not lost.
-            if self.shared.uplink.send(&self.user, &mut self.up, &self.mailbox) {
+            if self.shared.uplink.send(&self.client.user, &mut self.up, &self.mailbox) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -528,14 +548,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             None => (None, None),
         };
         if let Some(will) = now {
-            self.shared.uplink.send_patiently(&self.user, &Up::Publish(will)).await;
+            self.shared.uplink.send_patiently(&client.user, &Up::Publish(will)).await;
         }
-        self.shared.uplink.send_patiently(&self.user, &close).await;
+        self.shared.uplink.send_patiently(&client.user, &close).await;
         if let Some((will, delay)) = later {
             let number = will.connection.n;
             let waiting_max = self.shared.config.connections_max;
-            if let Some(will) = self.shared.wills.wait(Arc::clone(&client), will, grant, waiting_max) {
-                self.shared.uplink.send_patiently(&self.user, &Up::Publish(will)).await;
+            if let Some(will) = self.shared.wills.wait(Arc::clone(&client), will, self.grant.clone(), waiting_max) {
+                self.shared.uplink.send_patiently(&client.user, &Up::Publish(will)).await;
             }
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
@@ -588,4 +608,24 @@ async fn say_farewell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, words: 
 
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::door::Place;
+
+    fn future_bytes<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There are many of them. What only a handshake or an end needs belongs in a box.
+    #[test]
+    fn what_an_idle_connection_is_made_of_stays_small() {
+        let task = future_bytes(|(place, stream): (Place, TcpStream)| place.serve(stream));
+        let driver = size_of::<Driver<TcpStream>>();
+        assert!(task <= 512 && driver <= 1024, "task {task}, driver {driver} bytes");
+    }
 }
