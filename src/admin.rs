@@ -174,9 +174,18 @@ fn bridge(encoder: &mut DescriptorEncoder, stats: &natter_bridge::Stats) -> fmt:
 
 fn door(encoder: &mut DescriptorEncoder, stats: &natter_broker::Stats) -> fmt::Result {
     gauge(encoder, "natter_door_connections", "Sockets that are open now", stats.connections)?;
+    gauge(encoder, "natter_memory_bytes", "Memory in use, without files", stats.memory_bytes)?;
     for (name, help, value) in [
         ("natter_door_accepted", "Sockets accepted", stats.accepted),
         ("natter_door_over_limit", "Sockets closed at once because the door was full", stats.over_limit),
+        ("natter_door_over_handshake_limit", "Sockets closed for too many handshakes", stats.over_handshake_limit),
+        ("natter_door_memory_refused", "Sockets closed for want of memory", stats.memory_refused),
+        ("natter_door_memory_ended", "Connections ended for want of memory", stats.memory_ended),
+        ("natter_door_over_address_limit", "Connections closed at once for their address", stats.over_address_limit),
+        ("natter_door_over_user_limit", "CONNECTs refused for too many of their user", stats.over_user_limit),
+        ("natter_door_connects_too_often", "CONNECTs refused as too frequent of their user", stats.connects_too_often),
+        ("natter_door_auth_failures", "CONNECTs with a wrong user name or token", stats.auth_failures),
+        ("natter_door_auth_throttled", "CONNECTs refused unseen after such failures", stats.auth_throttled),
         ("natter_door_connects", "CONNECTs accepted", stats.connects),
         ("natter_door_connects_refused", "CONNECTs refused", stats.connects_refused),
         ("natter_door_handshakes_timed_out", "Handshakes that were not done in time", stats.handshakes_timed_out),
@@ -184,6 +193,8 @@ fn door(encoder: &mut DescriptorEncoder, stats: &natter_broker::Stats) -> fmt::R
         ("natter_door_takeovers", "Connections that a newer one took over", stats.takeovers),
         ("natter_door_publishes", "PUBLISHes passed to the bridge", stats.publishes),
         ("natter_door_publishes_refused", "PUBLISHes refused by the door", stats.publishes_refused),
+        ("natter_door_publishes_oversize", "PUBLISHes that were too large to read", stats.publishes_oversize),
+        ("natter_door_rate_pauses", "Pauses in reading because too much came", stats.rate_pauses),
         ("natter_door_filters_refused", "SUBSCRIBE filters refused by the door", stats.filters_refused),
         ("natter_door_entries", "Entries written to clients", stats.entries),
         ("natter_door_violations", "Connections ended for breaking the protocol", stats.violations),

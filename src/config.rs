@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
+use natter_broker::Rate;
+use natter_protocol::UserId;
 use serde::{Deserialize, Deserializer, Serialize};
 use tracing_subscriber::EnvFilter;
 
@@ -20,6 +22,7 @@ pub(crate) struct Config {
     pub(crate) tls: Tls,
     pub(crate) http: Http,
     pub(crate) auth: Auth,
+    pub(crate) mqtt: Mqtt,
     pub(crate) door: Door,
     pub(crate) bridge: Bridge,
     pub(crate) shutdown: Shutdown,
@@ -124,11 +127,35 @@ impl TryFrom<String> for KeyAlgorithm {
     }
 }
 
+/// What MQTT clients may leave out.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mqtt {
+    /// Empty: nobody.
+    pub(crate) anonymous_as: String,
+}
+
+impl Mqtt {
+    /// Who a client is that shows neither user name nor password.
+    pub(crate) fn anonymous_as(&self) -> Option<UserId> {
+        UserId::parse(&self.anonymous_as).ok()
+    }
+}
+
 /// The limits and times of client connections.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Door {
     pub(crate) connections_max: usize,
+    pub(crate) handshakes_max: usize,
+    pub(crate) memory_max_mib: u64,
+    pub(crate) connections_per_address_max: usize,
+    pub(crate) loopback_counts: bool,
+    pub(crate) connections_per_user_max: usize,
+    pub(crate) connects_per_min: u32,
+    pub(crate) auth_failures_per_min: u32,
+    pub(crate) publishes_per_s: u32,
+    pub(crate) packets_per_s: u32,
     pub(crate) connect_timeout_s: u64,
     pub(crate) packet_timeout_s: u64,
     pub(crate) write_timeout_s: u64,
@@ -236,6 +263,19 @@ impl Config {
             ("http.header_timeout_s", "1 to 600", 1..=600, self.http.header_timeout_s),
             ("http.write_timeout_s", "1 to 600", 1..=600, self.http.write_timeout_s),
             ("door.connections_max", "1 to 1000000", 1..=1_000_000, door.connections_max as u64),
+            ("door.handshakes_max", "1 to 1000000", 1..=1_000_000, door.handshakes_max as u64),
+            ("door.memory_max_mib", "0 to 16777216", 0..=16_777_216, door.memory_max_mib),
+            (
+                "door.connections_per_address_max",
+                "1 to 1000000",
+                1..=1_000_000,
+                door.connections_per_address_max as u64,
+            ),
+            ("door.connections_per_user_max", "1 to 1000000", 1..=1_000_000, door.connections_per_user_max as u64),
+            ("door.connects_per_min", "1 to 1000000", 1..=1_000_000, door.connects_per_min.into()),
+            ("door.auth_failures_per_min", "1 to 1000000", 1..=1_000_000, door.auth_failures_per_min.into()),
+            ("door.publishes_per_s", "1 to 1000000", 1..=1_000_000, door.publishes_per_s.into()),
+            ("door.packets_per_s", "1 to 1000000", 1..=1_000_000, door.packets_per_s.into()),
             ("door.connect_timeout_s", "1 to 600", 1..=600, door.connect_timeout_s),
             ("door.packet_timeout_s", "1 to 600", 1..=600, door.packet_timeout_s),
             ("door.write_timeout_s", "1 to 600", 1..=600, door.write_timeout_s),
@@ -257,6 +297,7 @@ impl Config {
             }
         }
         self.check_tls()?;
+        self.check_anonymous()?;
         if let Some(got) = self.http.allowed_origins.iter().find(|origin| !is_origin(origin)) {
             let expected = "origins as \"https://chat.example.com\", without a path";
             return Err(ConfigError::Value { key: "http.allowed_origins", expected, got: format!("{got:?}") });
@@ -292,6 +333,31 @@ impl Config {
         Err(ConfigError::Value { key, expected, got: format!("none, though {has}") })
     }
 
+    /// Who shows nothing is somebody only where nobody comes from outside.
+    fn check_anonymous(&self) -> Result<(), ConfigError> {
+        const KEY: &str = "mqtt.anonymous_as";
+        if self.mqtt.anonymous_as.is_empty() {
+            return Ok(());
+        }
+        if self.mqtt.anonymous_as().is_none() {
+            let (expected, got) = ("a user name as \"demo\", or \"\"", format!("{:?}", self.mqtt.anonymous_as));
+            return Err(ConfigError::Value { key: KEY, expected, got });
+        }
+        let Listen { mqtt, http, admin: _, mqtts, https } = self.listen;
+        let listeners = [("mqtt", Some(mqtt)), ("http", Some(http)), ("mqtts", mqtts), ("https", https)];
+        for (name, address) in listeners {
+            if let Some(address) = address
+                && !address.ip().to_canonical().is_loopback()
+            {
+                let expected =
+                    "\"\" (nobody), or loopback addresses only in listen.mqtt, http, mqtts and https, as 127.0.0.1";
+                let got = format!("{:?}, though listen.{name} is {address}", self.mqtt.anonymous_as);
+                return Err(ConfigError::Value { key: KEY, expected, got });
+            }
+        }
+        Ok(())
+    }
+
     /// What is in force, as TOML that [`Config::load`] takes back.
     ///
     /// # Errors
@@ -304,6 +370,16 @@ impl Config {
     pub(crate) fn door(&self) -> natter_broker::Config {
         natter_broker::Config {
             connections_max: self.door.connections_max,
+            handshakes_max: self.door.handshakes_max,
+            memory_max: (self.door.memory_max_mib > 0).then_some(self.door.memory_max_mib << 20),
+            connections_per_address_max: self.door.connections_per_address_max,
+            loopback_counts: self.door.loopback_counts,
+            connections_per_user_max: self.door.connections_per_user_max,
+            connect_rate: Rate::per_minute(self.door.connects_per_min),
+            auth_failure_rate: Rate::per_minute(self.door.auth_failures_per_min),
+            publish_rate: Rate::per_second(self.door.publishes_per_s),
+            packet_rate: Rate::per_second(self.door.packets_per_s),
+            anonymous_as: self.mqtt.anonymous_as(),
             connect_time_max: Duration::from_secs(self.door.connect_timeout_s),
             packet_time_max: Duration::from_secs(self.door.packet_timeout_s),
             write_time_max: Duration::from_secs(self.door.write_timeout_s),
@@ -425,6 +501,7 @@ mod tests {
                 write_timeout_s: 20,
             },
             auth: Auth { public_key_file: None, algorithm: KeyAlgorithm::EdDSA, jwks_file: None, issuer: None },
+            mqtt: Mqtt { anonymous_as: String::new() },
             shutdown: Shutdown { drain_timeout_s: 10 },
             log: Log { level: "info,rumqttd=off".into() },
         };
@@ -503,6 +580,27 @@ mod tests {
         refused(Some("[tls]\ncertificate = \"a.pem\"\n"), &[], &["tls.key", "tls.certificate is set"]);
         refused(Some("[tls]\nkey = \"a.key\"\n"), &[], &["tls.certificate", "tls.key is set"]);
         refused(Some("[listen]\nmqtts = \"example.com\"\n"), &[], &["listen.mqtts", "IP:PORT", "example.com"]);
+    }
+
+    #[test]
+    fn whoever_shows_nothing_is_somebody_on_loopback_only() {
+        let anonymous = |listen: &str| format!("[mqtt]\nanonymous_as = \"demo\"\n[listen]\n{listen}\n");
+        let flags = Flags::default();
+        for listen in ["", "mqtt = \"[::1]:1883\"", "admin = \"0.0.0.0:8081\"", "http = \"127.1.2.3:80\""] {
+            let config = load(Some(&anonymous(listen)), &[], &flags).unwrap();
+            assert_eq!(config.door().anonymous_as, UserId::parse("demo").ok(), "{listen}");
+        }
+        let tls = "[tls]\ncertificate = \"a.pem\"\nkey = \"a.key\"\n";
+        for name in ["mqtt", "http", "mqtts", "https"] {
+            for address in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
+                let file = anonymous(&format!("{name} = \"{address}\"")) + tls;
+                refused(Some(&file), &[], &["mqtt.anonymous_as", "loopback", &format!("listen.{name} is {address}")]);
+            }
+        }
+        refused(Some("[mqtt]\nanonymous_as = \"system\"\n"), &[], &["mqtt.anonymous_as", "user name", "system"]);
+        // A flag that makes a listener public counts as well.
+        let flags = Flags { mqtt: Some("0.0.0.0:1883".parse().unwrap()), ..Flags::default() };
+        assert!(load(Some(&anonymous("")), &[], &flags).unwrap_err().contains("listen.mqtt is 0.0.0.0:1883"));
     }
 
     #[test]

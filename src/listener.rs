@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use natter_broker::TlsAcceptor;
+use natter_broker::{Addresses, Seat, TlsAcceptor, limit_writes};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -39,7 +39,8 @@ pub(crate) struct HttpServer {
 }
 
 impl HttpServer {
-    /// Serves `router` over HTTP/1.1, over TLS if `tls` is there. Requests carry a `ConnectInfo<SocketAddr>` with the peer's address.
+    /// Serves `router` over HTTP/1.1, over TLS if `tls` is there. Requests carry a `ConnectInfo<SocketAddr>` with the peer's address and,
+    /// with `addresses`, an `Arc<Seat>`: what becomes of the connection keeps the seat that it has there.
     ///
     /// # Errors
     /// When the listener has no address.
@@ -48,12 +49,14 @@ impl HttpServer {
         router: Router,
         limits: &Limits,
         tls: Option<Arc<TlsAcceptor>>,
+        addresses: Option<Arc<Addresses>>,
     ) -> Result<Self> {
         let address = listener.local_addr().context("local address")?;
+        limit_writes(&listener, limits.write_timeout());
         let stop = CancellationToken::new();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout());
-        let served = Served { router, http, tls, write_timeout: limits.write_timeout(), stop: stop.clone() };
+        let served = Served { router, http, tls, addresses, write_timeout: limits.write_timeout(), stop: stop.clone() };
         let task = tokio::spawn(accept(listener, Arc::new(served), limits.connections_max));
         Ok(Self { address, stop, task })
     }
@@ -72,6 +75,7 @@ struct Served {
     router: Router,
     http: http1::Builder,
     tls: Option<Arc<TlsAcceptor>>,
+    addresses: Option<Arc<Addresses>>,
     write_timeout: Duration,
     stop: CancellationToken,
 }
@@ -91,9 +95,15 @@ async fn accept(listener: TcpListener, served: Arc<Served>, connections_max: usi
                     tracing::debug!(%peer, connections_max, "HTTP: full");
                     continue;
                 };
+                let seat = served.addresses.as_ref().map(|addresses| addresses.seat(peer).map(Arc::new));
+                let seat = match seat {
+                    Some(None) => continue,
+                    Some(seat) => seat,
+                    None => None,
+                };
                 let served = Arc::clone(&served);
                 connections.spawn(async move {
-                    served.connection(stream, peer).await;
+                    served.connection(stream, peer, seat).await;
                     drop(place);
                 });
             }
@@ -116,27 +126,30 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 impl Served {
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, seat: Option<Arc<Seat>>) {
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return self.requests(stream, peer).await };
+        let Some(tls) = &self.tls else { return self.requests(stream, peer, seat).await };
         let accepted = tokio::select! {
             // Who has not said anything yet does not hold the drain.
             () = self.stop.cancelled() => return,
             accepted = tls.accept(stream) => accepted,
         };
         match accepted {
-            Ok(stream) => self.requests(Box::new(stream), peer).await,
+            Ok(stream) => self.requests(Box::new(stream), peer, seat).await,
             Err(error) => tracing::debug!(%peer, %error, "HTTP: no TLS session"),
         }
     }
 
     /// Answers requests until the client leaves, or, once the listener stops, to the end of the one that is being answered.
-    async fn requests<S>(&self, stream: S, peer: SocketAddr)
+    async fn requests<S>(&self, stream: S, peer: SocketAddr, seat: Option<Arc<Seat>>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
+            if let Some(seat) = &seat {
+                request.extensions_mut().insert(Arc::clone(seat));
+            }
             self.router.clone().call(request)
         });
         let stream = TokioIo::new(WriteTimeout::new(stream, self.write_timeout));

@@ -152,7 +152,7 @@ impl Server {
         let tls = Tls::load(&config.tls)?;
 
         let health = Arc::new(Health::default());
-        let admin = HttpServer::start(admin_listener, admin::router(Arc::clone(&health)), &config.http, None)?;
+        let admin = HttpServer::start(admin_listener, admin::router(Arc::clone(&health)), &config.http, None, None)?;
 
         let key = OwnKey::load_or_make(&dir.keys())?;
         let mut trusted = vec![key.trusted()];
@@ -165,6 +165,10 @@ impl Server {
         let ends = spawn_blocking(natter_broker::start_router).await?.context("router")?;
         let bridge = bridge.start(ends.bridge.sender, ends.bridge.receiver).context("bridge")?;
         health.bridge_is_up(bridge.handle.clone());
+        if let Some(user) = config.mqtt.anonymous_as() {
+            tracing::warn!(%user, "clients without user name and password are this user (mqtt.anonymous_as)");
+            bridge.handle.add_user(user).await.context("mqtt.anonymous_as: the user cannot be added")?;
+        }
         let check = Check::start(&dir.database()).context("check of the store")?;
         health.store_is_checked(check.watch());
         let door = Arc::new(Door::start(config.door(), mqtt_listener, accounts, ends.door, boot));
@@ -172,14 +176,15 @@ impl Server {
 
         let gate = Gate { door: Arc::downgrade(&door), origins: config.http.allowed_origins.clone().into() };
         let router = http::router(gate);
-        let http = HttpServer::start(http_listener, router.clone(), &config.http, None)?;
+        let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;
         if let Some(tls) = &tls {
             if let Some(listener) = mqtts_listener {
                 door.listen_tls(listener, Arc::clone(&tls.mqtt));
             }
             if let Some(listener) = https_listener {
-                https = Some(HttpServer::start(listener, router, &config.http, Some(Arc::clone(&tls.http)))?);
+                let (tls, addresses) = (Some(Arc::clone(&tls.http)), Some(door.addresses()));
+                https = Some(HttpServer::start(listener, router, &config.http, tls, addresses)?);
             }
         }
         reload_on_hangup(hangup, tls);

@@ -8,13 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Extension, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Buf as _, Bytes};
 use futures_util::{SinkExt as _, StreamExt as _};
-use natter_broker::{Door, OVERSIZE_BYTES_MAX};
+use natter_broker::{Door, OVERSIZE_BYTES_MAX, Seat};
 use natter_protocol::error::Kind;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -42,6 +42,7 @@ pub(crate) struct Gate {
 pub(crate) async fn mqtt(
     State(gate): State<Gate>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(seat): Extension<Arc<Seat>>,
     uri: Uri,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -59,7 +60,7 @@ pub(crate) async fn mqtt(
         let detail = "expected the subprotocol mqtt in Sec-WebSocket-Protocol, and it is not there";
         return Err(Problem::new(StatusCode::BAD_REQUEST, Kind::Malformed, detail.to_owned()));
     }
-    let Some(place) = gate.door.upgrade().and_then(|door| door.place(peer)) else {
+    let Some(place) = gate.door.upgrade().and_then(|door| door.place(peer, seat)) else {
         let detail = "no more connections are taken now; try again later";
         return Err(Problem::not_now(detail.to_owned()));
     };
@@ -68,7 +69,7 @@ pub(crate) async fn mqtt(
         .max_message_size(MESSAGE_BYTES_MAX)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0);
-    Ok(upgrade.on_upgrade(move |socket| place.serve(Frames::new(socket))).into_response())
+    Ok(upgrade.on_upgrade(move |socket| place.serve(Box::new(Frames::new(socket)))).into_response())
 }
 
 /// Whether the page that a browser speaks for, if any, may connect: a page of the host that the request goes to, or one that is listed.

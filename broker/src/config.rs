@@ -2,11 +2,37 @@
 
 use std::time::Duration;
 
+use natter_protocol::ids::UserId;
+
+use crate::rate::Rate;
+
 /// Limits and times of a door.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Most connections at a time; one more is closed at once. Default 15,000.
     pub connections_max: usize,
+    /// Most of them that have not had their CONNECT accepted; one more is closed at once. Default 8,192.
+    pub handshakes_max: usize,
+    /// Bytes in use above which new connections are closed, and, from an eighth more on, those end for whom the most waits. Default:
+    /// three quarters of what the machine or the control group has.
+    pub memory_max: Option<u64>,
+    /// Most connections at a time of one address, IPv6 by /64; one more is closed at once. Default 1,000.
+    pub connections_per_address_max: usize,
+    /// Whether loopback counts as an address: for [`Config::connections_per_address_max`] and [`Config::auth_failure_rate`]. Default no.
+    pub loopback_counts: bool,
+    /// Most connections at a time of one user; one more is refused (0x97; 3). A takeover is not one more. Default 64.
+    pub connections_per_user_max: usize,
+    /// CONNECTs of one user, takeovers too; more are refused (0x9F; 3). Default 600 a minute.
+    pub connect_rate: Rate,
+    /// Authentications of one address that fail; then its CONNECTs are refused (0x9F; 3) before anyone looks at the token. Default 20 a
+    /// minute.
+    pub auth_failure_rate: Rate,
+    /// PUBLISHes of one user, over all connections; one that sends more is read more slowly. Default 5,000 a second.
+    pub publish_rate: Rate,
+    /// Packets of any kind of one connection; one that sends more is read more slowly. Default 10,000 a second.
+    pub packet_rate: Rate,
+    /// Who a client is that shows neither user name nor password. Default: it is refused.
+    pub anonymous_as: Option<UserId>,
     /// From accept to CONNACK, over everything in between. Default 10 s.
     pub connect_time_max: Duration,
     /// How long a packet may take to arrive once its first byte has. Default 30 s.
@@ -31,6 +57,16 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             connections_max: 15_000,
+            handshakes_max: 8192,
+            memory_max: None,
+            connections_per_address_max: 1000,
+            loopback_counts: false,
+            connections_per_user_max: 64,
+            connect_rate: Rate::per_minute(600),
+            auth_failure_rate: Rate::per_minute(20),
+            publish_rate: Rate::per_second(5000),
+            packet_rate: Rate::per_second(10_000),
+            anonymous_as: None,
             connect_time_max: Duration::from_secs(10),
             packet_time_max: Duration::from_secs(30),
             write_time_max: Duration::from_secs(20),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use natter_protocol::accounts::{Accounts, Grant, Scope};
+use natter_protocol::accounts::{Accounts, Denied, Grant, Scope};
 use natter_protocol::entry::assigned_client_id;
 use natter_protocol::ids::{ConnectionId, DeviceId, HTTP_DEVICE, UserId};
 use natter_protocol::link::{Dialect, Opening};
@@ -41,6 +41,19 @@ pub(crate) struct Will {
 pub(crate) struct Refused {
     pub(crate) version: Version,
     pub(crate) code: u8,
+    /// The token was not one of ours, or another's: it may be a guess. One that was good once is none.
+    pub(crate) is_guess: bool,
+}
+
+impl Refused {
+    /// Refused for another reason than its token: the code of 3.1.1, and that of 5.
+    pub(crate) fn new(version: Version, v3: u8, v5: u8) -> Self {
+        let code = match version {
+            Version::V3 => v3,
+            Version::V5 => v5,
+        };
+        Self { version, code, is_guess: false }
+    }
 }
 
 /// Decides about `connect`; `now` is in Unix seconds.
@@ -52,22 +65,25 @@ pub(crate) fn decide(
     config: &Config,
 ) -> Result<Accepted, Refused> {
     let asked = Asked::from(connect);
-    let refuse = |v3: u8, v5: u8| Refused {
-        version: asked.version,
-        code: match asked.version {
-            Version::V3 => v3,
-            Version::V5 => v5,
-        },
-    };
+    let refuse = |v3: u8, v5: u8| Refused::new(asked.version, v3, v5);
+    let bad = || Refused { is_guess: true, ..refuse(4, 0x86) };
     // [MQTT-4.12.0-1]: no method is offered.
     if asked.has_auth_method {
         return Err(refuse(5, 0x8c));
     }
-    let (Some(user), Some(token)) = (&asked.user_name, &asked.password) else { return Err(refuse(4, 0x86)) };
-    let user = UserId::parse(user).map_err(|_| refuse(4, 0x86))?;
-    let grant = accounts
-        .verify(&user, token, Scope::Mqtt, now)
-        .map_err(|denied| if denied.is_valid_elsewhere() { refuse(5, 0x87) } else { refuse(4, 0x86) })?;
+    let grant = match (&asked.user_name, &asked.password, &config.anonymous_as) {
+        (None, None, Some(user)) => anonymous(user, now),
+        (Some(user), Some(token), _) => {
+            let user = UserId::parse(user).map_err(|_| bad())?;
+            accounts.verify(&user, token, Scope::Mqtt, now).map_err(|denied| match denied {
+                Denied::Bad => bad(),
+                Denied::Expired | Denied::Revoked => refuse(4, 0x86),
+                Denied::OtherUser | Denied::OtherScope => Refused { is_guess: true, ..refuse(5, 0x87) },
+            })?
+        }
+        _ => return Err(bad()),
+    };
+    let user = grant.user.clone();
     if asked.client_id.len() > CLIENT_ID_BYTES_MAX {
         return Err(refuse(2, 0x85));
     }
@@ -106,6 +122,11 @@ pub(crate) fn decide(
         will,
         keep_alive: Duration::from_secs(keep_alive_secs.into()),
     })
+}
+
+/// What a client may do that shows neither user name nor password: what `user` may, on any device, without end.
+fn anonymous(user: &UserId, now: u64) -> Grant {
+    Grant { user: user.clone(), device: None, expires_at: u64::MAX, jti: String::new(), issued_at: now }
 }
 
 /// The device of an outbox or inbox that a client of `grant` may name, or what it would have to be.

@@ -6,24 +6,25 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf as _, BytesMut};
 use natter_protocol::accounts::Grant;
-use natter_protocol::ids::{ConnectionId, UserId};
+use natter_protocol::ids::ConnectionId;
 use natter_protocol::link::{Packet, Up};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Sleep, sleep_until, timeout, timeout_at};
 
 use crate::connect::{self, Accepted, Refused};
-use crate::door::{Arrival, Shared};
+use crate::door::{Arrival, Handshake, Shared};
 use crate::input::{Input, Next};
 use crate::mailbox::{Mailbox, Taken};
 use crate::metrics::count;
-use crate::packet::{self, Outbound, Version};
-use crate::registry::Client;
+use crate::packet::{self, Inbound, Outbound};
+use crate::rate::{Bucket, Rate};
+use crate::registry::{Client, Entry, NoEntry, Present};
 use crate::session::{Cause, End, Legacy, Session};
 use crate::uplink::Frame;
 use crate::validate::BadConnect;
@@ -34,6 +35,8 @@ const SCRATCH_BYTES: usize = 16 * 1024;
 const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Frames that are sent up at a time.
 const UP_FRAMES: usize = 64;
+/// The shortest pause of a connection that has sent too much: many short ones would cost more than what they hold back.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// How long a client that is being told why its connection ends may take to read it.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// Bytes of a client that are read and dropped meanwhile: closing over unread bytes would take our last words away.
@@ -44,26 +47,39 @@ thread_local! {
 }
 
 /// Serves a socket to its end.
-pub(crate) async fn run<S>(mut stream: S, arrival: Arrival, shared: Arc<Shared>)
+pub(crate) async fn run<S>(stream: S, arrival: Arrival, handshake: Option<Handshake>, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let id = shared.next_id();
-    let mailbox = Arc::new(Mailbox::new(shared.config.queue_frames_max, shared.config.queue_bytes_max));
-    shared.registry.add(id.n, Arc::clone(&mailbox));
-    if shared.is_closing() {
-        // Those that came before were told.
-        mailbox.end(End::SHUTTING_DOWN);
-    }
-    let mut presence =
-        Presence { shared: Arc::clone(&shared), id, mailbox: Arc::clone(&mailbox), client: None, is_up: false };
+    let mut presence = Presence::new(shared);
+    // Boxed: what only the beginning and the end need is not kept for as long as a connection.
+    let opened = Box::pin(open(stream, arrival, handshake, &mut presence)).await;
+    let Some(mut driver) = opened else { return };
+    driver.drive().await;
+    Box::pin(driver.leave()).await;
+    presence.is_up = false;
+}
+
+/// Everything up to an accepted CONNECT, or the refusal.
+async fn open<S>(
+    mut stream: S,
+    arrival: Arrival,
+    handshake: Option<Handshake>,
+    presence: &mut Presence,
+) -> Option<Box<Driver<S>>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let shared = Arc::clone(&presence.shared);
     let connect_by = arrival.at + shared.config.connect_time_max;
-    match timeout_at(connect_by.into(), shake_hands(&mut stream, id, &shared, &mailbox)).await {
+    match timeout_at(connect_by.into(), shake_hands(&mut stream, presence.id, arrival, &shared, &presence.mailbox))
+        .await
+    {
         Ok(Ok(guest)) => {
             presence.client = Some(Arc::clone(&guest.client));
             presence.is_up = true;
-            Box::pin(serve(stream, id, &shared, &mailbox, guest)).await;
-            presence.is_up = false;
+            drop(handshake);
+            return Some(begin(stream, connect_by, presence, guest).await);
         }
         Ok(Err(refusal)) => {
             if let Some(refused) = refusal {
@@ -79,6 +95,7 @@ where
             tracing::debug!(peer = %arrival.peer, "no CONNECT in time");
         }
     }
+    None
 }
 
 /// A connection's place in the registry. It is left in any case, by a panic too, and the bridge hears of it.
@@ -89,6 +106,20 @@ struct Presence {
     client: Option<Arc<Client>>,
     /// The bridge may have heard of the connection, and not of its end.
     is_up: bool,
+}
+
+impl Presence {
+    /// Enters the registry.
+    fn new(shared: Arc<Shared>) -> Self {
+        let id = shared.next_id();
+        let mailbox = Arc::new(Mailbox::new(shared.config.queue_frames_max, shared.config.queue_bytes_max));
+        shared.registry.add(id.n, Arc::clone(&mailbox));
+        if shared.is_closing() {
+            // Those that came before were told.
+            mailbox.end(End::SHUTTING_DOWN);
+        }
+        Self { shared, id, mailbox, client: None, is_up: false }
+    }
 }
 
 impl Drop for Presence {
@@ -110,12 +141,15 @@ struct Guest {
     input: Input,
     /// The connection that this one takes over.
     earlier: Option<Arc<Mailbox>>,
+    /// What its user has published.
+    publishes: Arc<Mutex<Bucket>>,
 }
 
 /// Reads CONNECT and decides about it. `Err(None)`: closed without an answer.
 async fn shake_hands<S>(
     stream: &mut S,
     id: ConnectionId,
+    Arrival { peer, .. }: Arrival,
     shared: &Arc<Shared>,
     mailbox: &Arc<Mailbox>,
 ) -> Result<Guest, Option<Refused>>
@@ -128,7 +162,9 @@ where
             Ok(Next::Packet(range)) => match packet::decode_connect(input.bytes(range)) {
                 Ok(connect) => break connect,
                 Err(BadConnect::Close) => return Err(None),
-                Err(BadConnect::Refuse(version, code)) => return Err(Some(Refused { version, code })),
+                Err(BadConnect::Refuse(version, code)) => {
+                    return Err(Some(Refused { version, code, is_guess: false }));
+                }
             },
             Ok(Next::Oversize { .. }) | Err(_) => return Err(None),
             Ok(Next::Wait) => {}
@@ -144,30 +180,46 @@ where
         }
     };
 
+    let now = Instant::now();
+    if !shared.addresses.may_authenticate(peer, now) {
+        count(&shared.metrics.auth_throttled);
+        return Err(Some(Refused::new(connect.version(), 3, 0x9f)));
+    }
     let mark = shared.registry.revocation_mark();
-    let accepted = connect::decide(connect, id, &*shared.accounts, unix_now(), &shared.config).map_err(Some)?;
+    let accepted = connect::decide(connect, id, &*shared.accounts, unix_now(), &shared.config).map_err(|refused| {
+        if refused.is_guess {
+            count(&shared.metrics.auth_failures);
+            shared.addresses.failed(peer, now);
+        }
+        Some(refused)
+    })?;
     input.set_version(accepted.version);
     let grant = accepted.grant.clone();
     let client = Arc::new(Client { user: grant.user.clone(), client_id: accepted.opening.client_id.clone() });
-    let not_authorized = match accepted.version {
-        Version::V3 => 5,
-        Version::V5 => 0x87,
-    };
-    let earlier = shared
-        .registry
-        .enter(Arc::clone(&client), id.n, Arc::clone(mailbox), grant.clone(), mark)
-        .map_err(|_| Some(Refused { version: accepted.version, code: not_authorized }))?;
+    let present = Present { number: id.n, mailbox: Arc::clone(mailbox), grant: grant.clone() };
+    let entered = shared.registry.enter(Arc::clone(&client), present, mark, &shared.config, now);
+    let Entry { earlier, publishes } = entered.map_err(|no| {
+        let (v3, v5) = match no {
+            NoEntry::Revoked => (5, 0x87),
+            NoEntry::TooMany => {
+                count(&shared.metrics.over_user_limit);
+                (3, 0x97)
+            }
+            NoEntry::TooOften => {
+                count(&shared.metrics.connects_too_often);
+                (3, 0x9f)
+            }
+        };
+        Some(Refused::new(accepted.version, v3, v5))
+    })?;
     count(&shared.metrics.connects);
-    Ok(Guest { client, grant, accepted, input, earlier })
+    Ok(Guest { client, grant, accepted, input, earlier, publishes })
 }
 
-/// Everything after an accepted CONNECT.
-async fn serve<S>(stream: S, id: ConnectionId, shared: &Arc<Shared>, mailbox: &Arc<Mailbox>, guest: Guest)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
-{
-    let Guest { client, grant, accepted, input, earlier } = guest;
-    let begun = Instant::now();
+/// What an accepted CONNECT begins with: whoever was there before leaves first.
+async fn begin<S>(stream: S, open_by: Instant, presence: &Presence, guest: Guest) -> Box<Driver<S>> {
+    let Presence { shared, mailbox, id, .. } = presence;
+    let Guest { client, grant, accepted, input, earlier, publishes } = guest;
     // Not under the time limit: giving up half-way would let a third connection open before the first one's close.
     if let Some(earlier) = earlier {
         count(&shared.metrics.takeovers);
@@ -179,32 +231,35 @@ where
     }
     let now = Instant::now();
     let expires_at = now.checked_add(Duration::from_secs(grant.expires_at.saturating_sub(unix_now())));
-    let session = Session::new(id, accepted, expires_at, || uuid::Uuid::now_v7().as_u128(), now);
-    let mut driver = Driver {
+    let session = Session::new(*id, accepted, expires_at, || uuid::Uuid::now_v7().as_u128(), now);
+    Box::new(Driver {
         stream,
         shared: Arc::clone(shared),
         mailbox: Arc::clone(mailbox),
-        user: client.user.clone(),
+        client,
+        grant,
         input,
         session,
         out: BytesMut::new(),
         up: VecDeque::new(),
         written_at: now,
-        open_by: begun + shared.config.connect_time_max,
+        open_by,
+        publishes,
+        packets: Bucket::default(),
+        paused_until: None,
         begun_at: None,
         has_more: false,
         stopped_for_credit: false,
         needs_flush: false,
-    };
-    driver.drive().await;
-    driver.leave(client, grant).await;
+    })
 }
 
 struct Driver<S> {
     stream: S,
     shared: Arc<Shared>,
     mailbox: Arc<Mailbox>,
-    user: UserId,
+    client: Arc<Client>,
+    grant: Grant,
     input: Input,
     session: Session,
     /// Not written yet.
@@ -215,6 +270,12 @@ struct Driver<S> {
     written_at: Instant,
     /// When CONNACK must have gone out.
     open_by: Instant,
+    /// What the user has published, with all connections.
+    publishes: Arc<Mutex<Bucket>>,
+    /// What has come on this connection.
+    packets: Bucket,
+    /// It, or its user, has sent too much: nothing is read until then.
+    paused_until: Option<Instant>,
     /// Since when a packet is on its way in.
     begun_at: Option<Instant>,
     /// There may be a whole packet in `input`: taking in stopped before its end, so the socket will not wake this task for it.
@@ -230,8 +291,18 @@ enum Event {
     Progress,
     Mail(Taken),
     /// The socket is broken or closed.
-    Gone,
+    Gone(End),
     Time,
+}
+
+impl Event {
+    const GONE: Self = Self::Gone(End::GONE);
+
+    fn broken(error: &io::Error) -> Self {
+        // See `limit_writes`.
+        let has_taken_nothing = error.kind() == io::ErrorKind::TimedOut;
+        Self::Gone(if has_taken_nothing { End { reason: 0, ..End::SLOW } } else { End::GONE })
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -264,7 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         self.session.close(end);
                     }
                 }
-                Event::Gone => self.session.close(End::GONE),
+                Event::Gone(end) => self.session.close(end),
                 Event::Time => {
                     self.handle_timeout(now);
                     timer.as_mut().reset(self.next_timeout().into());
@@ -278,20 +349,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = Instant::now();
         self.has_more = true;
         while self.may_take() && self.up.len() < UP_FRAMES {
+            let mut is_publish = false;
             match self.input.next() {
                 Ok(Next::Wait) => {
                     self.has_more = false;
                     break;
                 }
                 Ok(Next::Packet(range)) => match packet::decode(self.session.version(), self.input.bytes(range)) {
-                    Ok(packet) => self.session.handle_packet(packet, now),
+                    Ok(packet) => {
+                        is_publish = matches!(packet, Inbound::Publish(_));
+                        self.session.handle_packet(packet, now);
+                    }
                     Err(violation) => self.session.handle_violation(violation),
                 },
                 Ok(Next::Oversize { packet_id, qos }) => {
+                    count(&self.shared.metrics.publishes_oversize);
+                    is_publish = true;
                     self.session.handle_oversize(Packet { id: packet_id, qos }, now);
                 }
                 Err(violation) => self.session.handle_violation(violation),
             }
+            self.keep_pace(is_publish, now);
             self.begun_at = None;
             self.collect_up();
         }
@@ -304,7 +382,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn may_take(&self) -> bool {
-        self.session.may_read() && !self.stopped_for_credit && self.out.len() < OUT_BYTES_MAX
+        self.session.may_read()
+            && !self.stopped_for_credit
+            && self.paused_until.is_none()
+            && self.out.len() < OUT_BYTES_MAX
+    }
+
+    /// A packet was taken in: nothing more is, for a while, if there were too many.
+    fn keep_pace(&mut self, is_publish: bool, now: Instant) {
+        let config = &self.shared.config;
+        let wait = |bucket: &mut Bucket, rate: Rate| {
+            bucket.take(rate, now);
+            bucket.wait(rate, now)
+        };
+        let mut pause = wait(&mut self.packets, config.packet_rate);
+        if is_publish {
+            let mut publishes = self.publishes.lock().unwrap_or_else(PoisonError::into_inner);
+            pause = pause.max(wait(&mut publishes, config.publish_rate));
+        }
+        if !pause.is_zero() {
+            count(&self.shared.metrics.rate_pauses);
+            self.paused_until = Some(now + pause.max(PAUSE_MIN));
+        }
     }
 
     fn collect_up(&mut self) {
@@ -318,7 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn send_up(&mut self) {
         self.collect_up();
-        let waits = !self.up.is_empty() && !self.shared.uplink.send(&self.user, &mut self.up, &self.mailbox);
+        let waits = !self.up.is_empty() && !self.shared.uplink.send(&self.client.user, &mut self.up, &self.mailbox);
         if waits && !self.stopped_for_credit {
             count(&self.shared.metrics.no_credit_stops);
         }
@@ -343,7 +442,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             if !packet.encode(version, bytes_max, &mut self.out) && !is_dispensable {
                 // Left out in silence, an entry or an answer would be waited for as long as the connection lasts.
-                tracing::debug!(user = %self.user, "a packet is larger than the client takes");
+                tracing::debug!(user = %self.client.user, "a packet is larger than the client takes");
                 self.session.close(End { cause: Cause::Violation, reason: 0x95 });
             }
         }
@@ -362,14 +461,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     }
                     return Poll::Ready(Event::Progress);
                 }
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::Gone),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Event::GONE),
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::broken(&error)),
                 Poll::Pending => {}
             }
         }
         if self.needs_flush {
             match Pin::new(&mut self.stream).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.needs_flush = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(Event::Gone),
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::broken(&error)),
                 Poll::Pending => {}
             }
         }
@@ -390,7 +490,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.may_take() {
             match poll_read(Pin::new(&mut self.stream), cx, &mut self.input) {
                 Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Progress),
-                Poll::Ready(_) => return Poll::Ready(Event::Gone),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Event::GONE),
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::broken(&error)),
                 Poll::Pending => {}
             }
         }
@@ -403,11 +504,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let read = self.begun_at.filter(|_| self.may_take()).map(|at| at + config.packet_time_max);
         let far = self.written_at + Duration::from_secs(24 * 60 * 60);
         let open = (!self.session.is_open()).then_some(self.open_by);
-        [write, read, open, self.session.poll_timeout()].into_iter().flatten().min().unwrap_or(far)
+        [write, read, open, self.paused_until, self.session.poll_timeout()].into_iter().flatten().min().unwrap_or(far)
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         let config = &self.shared.config;
+        self.paused_until = self.paused_until.filter(|until| *until > now);
         if !self.out.is_empty() && self.written_at + config.write_time_max <= now {
             self.session.close(End { reason: 0, ..End::SLOW });
         } else if self.may_take() && self.begun_at.is_some_and(|at| at + config.packet_time_max <= now) {
@@ -420,7 +522,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// The end: last words, the will, and the close frame; in that order what goes up.
-    async fn leave(mut self, client: Arc<Client>, grant: Grant) {
+    async fn leave(mut self: Box<Self>) {
+        let client = Arc::clone(&self.client);
         let end = self.session.end().unwrap_or(End::GONE);
         let metrics = &self.shared.metrics;
         metrics.publishes_refused.fetch_add(self.session.denials().into(), std::sync::atomic::Ordering::Relaxed);
@@ -433,7 +536,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.collect_up();
         while !self.up.is_empty() {
             // The first is sent whenever there is credit; it is what was taken in, and is not lost.
-            if self.shared.uplink.send(&self.user, &mut self.up, &self.mailbox) {
+            if self.shared.uplink.send(&self.client.user, &mut self.up, &self.mailbox) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -445,14 +548,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             None => (None, None),
         };
         if let Some(will) = now {
-            self.shared.uplink.send_patiently(&self.user, &Up::Publish(will)).await;
+            self.shared.uplink.send_patiently(&client.user, &Up::Publish(will)).await;
         }
-        self.shared.uplink.send_patiently(&self.user, &close).await;
+        self.shared.uplink.send_patiently(&client.user, &close).await;
         if let Some((will, delay)) = later {
             let number = will.connection.n;
             let waiting_max = self.shared.config.connections_max;
-            if let Some(will) = self.shared.wills.wait(Arc::clone(&client), will, grant, waiting_max) {
-                self.shared.uplink.send_patiently(&self.user, &Up::Publish(will)).await;
+            if let Some(will) = self.shared.wills.wait(Arc::clone(&client), will, self.grant.clone(), waiting_max) {
+                self.shared.uplink.send_patiently(&client.user, &Up::Publish(will)).await;
             }
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
@@ -505,4 +608,24 @@ async fn say_farewell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, words: 
 
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::door::Place;
+
+    fn future_bytes<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There are many of them. What only a handshake or an end needs belongs in a box.
+    #[test]
+    fn what_an_idle_connection_is_made_of_stays_small() {
+        let task = future_bytes(|(place, stream): (Place, TcpStream)| place.serve(stream));
+        let driver = size_of::<Driver<TcpStream>>();
+        assert!(task <= 512 && driver <= 1024, "task {task}, driver {driver} bytes");
+    }
 }

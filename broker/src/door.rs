@@ -2,19 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use natter_protocol::accounts::Accounts;
 use natter_protocol::ids::ConnectionId;
 use natter_protocol::link::{LinkDown, Up};
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::addresses::{Addresses, Seat};
 use crate::config::Config;
 use crate::connection;
 use crate::downlink;
+use crate::memory;
 use crate::metrics::{Metrics, Stats, count};
 use crate::registry::Registry;
 use crate::router::Link;
@@ -35,6 +38,11 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) wills: Wills,
     pub(crate) metrics: Metrics,
+    pub(crate) addresses: Arc<Addresses>,
+    /// Memory is above its ceiling.
+    pub(crate) is_memory_full: AtomicBool,
+    /// Connections whose CONNECT is not accepted yet.
+    handshakes: AtomicUsize,
     last_number: AtomicU64,
     /// No more sockets are taken.
     closing: watch::Sender<bool>,
@@ -60,11 +68,19 @@ impl Shared {
         self.has_stopped.load(Ordering::Relaxed)
     }
 
-    /// Room for one more connection from `peer`, if there is.
-    fn place(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
+    /// Room for one more connection from `peer`, which has its seat, if there is.
+    fn place(self: &Arc<Self>, peer: SocketAddr, seat: Arc<Seat>) -> Option<Place> {
         if self.is_closing() {
             return None;
         }
+        if self.is_memory_full.load(Ordering::Relaxed) {
+            count(&self.metrics.memory_refused);
+            return None;
+        }
+        let Some(handshake) = Handshake::begin(self) else {
+            count(&self.metrics.over_handshake_limit);
+            return None;
+        };
         let mut has_room = false;
         self.live.send_if_modified(|live| {
             has_room = *live < self.config.connections_max;
@@ -74,7 +90,8 @@ impl Shared {
         if has_room {
             count(&self.metrics.accepted);
             count(&self.metrics.connections);
-            Some(Place { shared: self.clone(), arrival: Arrival { peer, at: Instant::now() } })
+            let arrival = Arrival { peer, at: Instant::now() };
+            Some(Place { shared: self.clone(), arrival, handshake: Some(handshake), _seat: seat })
         } else {
             count(&self.metrics.over_limit);
             None
@@ -95,16 +112,36 @@ pub(crate) struct Arrival {
 pub struct Place {
     shared: Arc<Shared>,
     arrival: Arrival,
+    handshake: Option<Handshake>,
+    _seat: Arc<Seat>,
+}
+
+/// One of the [`Config::handshakes_max`] connections whose CONNECT is not accepted yet. Dropping it says that it is, or is gone.
+pub(crate) struct Handshake(Arc<Shared>);
+
+impl Handshake {
+    fn begin(shared: &Arc<Shared>) -> Option<Self> {
+        let handshake = Self(Arc::clone(shared));
+        let others = shared.handshakes.fetch_add(1, Ordering::Relaxed);
+        (others < shared.config.handshakes_max).then_some(handshake)
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Place {
     /// Serves a byte stream that carries MQTT, until its end: a socket, a TLS session, a WebSocket.
     /// CONNECT must come within [`Config::connect_time_max`] of the place's own beginning.
-    pub async fn serve<S>(self, stream: S)
+    pub async fn serve<S>(mut self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        connection::run(stream, self.arrival, Arc::clone(&self.shared)).await;
+        let handshake = self.handshake.take();
+        connection::run(stream, self.arrival, handshake, Arc::clone(&self.shared)).await;
     }
 
     async fn serve_tls(self, stream: TcpStream, tls: Arc<TlsAcceptor>) {
@@ -142,6 +179,7 @@ impl Door {
     /// The bridge must have its end of the link before this, or what clients say is lost.
     pub fn start(config: Config, listener: TcpListener, accounts: Arc<dyn Accounts>, link: Link, boot: u32) -> Self {
         let shared = Arc::new(Shared {
+            addresses: Addresses::new(&config),
             config,
             accounts,
             boot,
@@ -149,6 +187,8 @@ impl Door {
             registry: Registry::default(),
             wills: Wills::default(),
             metrics: Metrics::default(),
+            is_memory_full: AtomicBool::new(false),
+            handshakes: AtomicUsize::new(0),
             last_number: AtomicU64::new(0),
             closing: watch::Sender::new(false),
             has_stopped: AtomicBool::new(false),
@@ -165,6 +205,7 @@ impl Door {
             tracing::error!(%error, "no thread for the link");
             shared.uplink.fail();
         }
+        tokio::spawn(memory::watch(Arc::downgrade(&shared)));
         let door = Self { shared };
         door.listen(listener);
         door
@@ -172,19 +213,30 @@ impl Door {
 
     /// Serves another listener as well.
     pub fn listen(&self, listener: TcpListener) {
-        tokio::spawn(accept(listener, None, self.shared.clone()));
+        self.serve(listener, None);
     }
 
     /// Serves another listener, over TLS.
     pub fn listen_tls(&self, listener: TcpListener, tls: Arc<TlsAcceptor>) {
-        tokio::spawn(accept(listener, Some(tls), self.shared.clone()));
+        self.serve(listener, Some(tls));
     }
 
-    /// A place for a connection that was accepted elsewhere, as a WebSocket is, from the address `peer`.
+    fn serve(&self, listener: TcpListener, tls: Option<Arc<TlsAcceptor>>) {
+        limit_writes(&listener, self.shared.config.write_time_max);
+        tokio::spawn(accept(listener, tls, self.shared.clone()));
+    }
+
+    /// What addresses may hold: a listener beside the door's own takes its connections' seats from here.
+    #[must_use]
+    pub fn addresses(&self) -> Arc<Addresses> {
+        Arc::clone(&self.shared.addresses)
+    }
+
+    /// A place for a connection that was accepted elsewhere, as a WebSocket is, from the address `peer`, with the seat it has there.
     /// `None` when [`Config::connections_max`] are open or the door is closing.
     #[must_use]
-    pub fn place(&self, peer: SocketAddr) -> Option<Place> {
-        self.shared.place(peer)
+    pub fn place(&self, peer: SocketAddr, seat: Arc<Seat>) -> Option<Place> {
+        self.shared.place(peer, seat)
     }
 
     /// Waits until the link has stopped: the process must end then.
@@ -196,7 +248,7 @@ impl Door {
     /// What was counted since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.metrics.stats()
+        Stats { over_address_limit: self.shared.addresses.over_limit(), ..self.shared.metrics.stats() }
     }
 
     /// Stops accepting, tells every client (0x8B), and returns when their connections have ended, or after
@@ -225,6 +277,15 @@ impl Drop for Door {
     }
 }
 
+/// Sockets that `listener` accepts break when their other side has confirmed nothing, or had no room, for `time_max` though something was
+/// sent. The kernel's buffer takes as much as a device may have in flight, so a write that waits would not tell of one that never reads.
+pub fn limit_writes(listener: &TcpListener, time_max: Duration) {
+    let millis = u32::try_from(time_max.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = set_tcp_user_timeout(listener, millis) {
+        tracing::warn!(%error, "TCP_USER_TIMEOUT cannot be set: who never reads is noticed late");
+    }
+}
+
 async fn accept(listener: TcpListener, tls: Option<Arc<TlsAcceptor>>, shared: Arc<Shared>) {
     let mut closing = shared.closing.subscribe();
     let mut pause = ACCEPT_PAUSES.0;
@@ -238,7 +299,8 @@ async fn accept(listener: TcpListener, tls: Option<Arc<TlsAcceptor>>, shared: Ar
             Ok((stream, peer)) => {
                 pause = ACCEPT_PAUSES.0;
                 let _ = stream.set_nodelay(true);
-                let Some(place) = shared.place(peer) else { continue };
+                let Some(seat) = shared.addresses.seat(peer) else { continue };
+                let Some(place) = shared.place(peer, Arc::new(seat)) else { continue };
                 match tls.clone() {
                     None => tokio::spawn(place.serve(stream)),
                     Some(tls) => tokio::spawn(place.serve_tls(stream, tls)),

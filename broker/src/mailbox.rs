@@ -48,6 +48,14 @@ struct Inner {
     successor: Option<Waker>,
 }
 
+impl Inner {
+    fn cut(&mut self, end: End) {
+        self.end.get_or_insert(end);
+        self.frames = VecDeque::new();
+        self.bytes = 0;
+    }
+}
+
 /// What was taken out.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
@@ -77,9 +85,7 @@ impl Mailbox {
             return Put::Dropped;
         }
         let put = if inner.frames.len() >= self.frames_max || inner.bytes + bytes > self.bytes_max {
-            inner.end = Some(End::SLOW);
-            inner.frames = VecDeque::new();
-            inner.bytes = 0;
+            inner.cut(End::SLOW);
             Put::Overflow
         } else {
             inner.frames.push_back(frame);
@@ -95,6 +101,18 @@ impl Mailbox {
         let mut inner = self.lock();
         inner.end.get_or_insert(end);
         wake(inner);
+    }
+
+    /// As [`Mailbox::end`], and what waits goes at once.
+    pub(crate) fn cut(&self, end: End) {
+        let mut inner = self.lock();
+        inner.cut(end);
+        wake(inner);
+    }
+
+    /// How many bytes wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lock().bytes
     }
 
     /// Makes the connection look around.

@@ -31,6 +31,24 @@ stats! {
     accepted,
     /// Sockets closed at once because the door was full.
     over_limit,
+    /// Sockets closed at once because too many had not said who they are.
+    over_handshake_limit,
+    /// Sockets closed at once because memory was above its ceiling.
+    memory_refused,
+    /// Connections ended because memory was far above its ceiling.
+    memory_ended,
+    /// Bytes of memory in use, as last seen.
+    memory_bytes,
+    /// Connections closed at once because their address had too many.
+    over_address_limit,
+    /// CONNECTs refused because their user had too many connections.
+    over_user_limit,
+    /// CONNECTs refused because their user had connected too often.
+    connects_too_often,
+    /// CONNECTs whose user name and token were wrong.
+    auth_failures,
+    /// CONNECTs refused unseen after too many failures of their address.
+    auth_throttled,
     /// CONNECTs that were answered with a refusal.
     connects_refused,
     /// Sessions begun: CONNACKs that accepted.
@@ -45,6 +63,10 @@ stats! {
     publishes,
     /// PUBLISHes that the door refused.
     publishes_refused,
+    /// PUBLISHes too large to read that were read past, and answered.
+    publishes_oversize,
+    /// Times a connection was not read from for a while because it, or its user, had sent too much.
+    rate_pauses,
     /// SUBSCRIBE filters that the door refused.
     filters_refused,
     /// Entries written to clients.

@@ -64,6 +64,16 @@ pub(crate) enum Connect {
     V5(Box<v5::Connect>),
 }
 
+impl Connect {
+    /// What the client speaks.
+    pub(crate) fn version(&self) -> Version {
+        match self {
+            Self::V3(_) => Version::V3,
+            Self::V5(_) => Version::V5,
+        }
+    }
+}
+
 /// What is said beside the reason of a PUBACK or PUBREC, on MQTT 5 with problem information.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Detail {
