@@ -78,6 +78,9 @@ enum Command {
     /// Kill, pause and cut servers and clients while they talk, and prove that nothing acknowledged is lost
     #[cfg(feature = "tools")]
     Torture(natter_tools::torture::Torture),
+    /// Measure a server: round trips a second, latencies, CPU, memory
+    #[cfg(feature = "tools")]
+    Bench(natter_tools::bench::Bench),
 }
 
 #[derive(Debug, Default, Args)]
@@ -134,6 +137,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Torture(options) = &command {
         return natter_tools::torture::run(options, data);
     }
+    #[cfg(feature = "tools")]
+    if let Command::Bench(options) = &command {
+        return natter_tools::bench::run(options, data);
+    }
     if let Command::Cert(options) = &command {
         print(&cert::make(options)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -163,7 +170,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         // Done above.
         Command::Cert(_) => {}
         #[cfg(feature = "tools")]
-        Command::Torture(_) => {}
+        Command::Torture(_) | Command::Bench(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
