@@ -1,9 +1,10 @@
 //! The command line.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ use crate::tls::Tls;
 const SERVER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often they look.
 const SERVER_WAIT_STEP: Duration = Duration::from_millis(50);
+/// Users that are added at a time, in one commit. Half of what may wait for the bridge's loop: the rest is for everybody else.
+const USERS_AT_A_TIME: usize = 500;
 /// Longest life of a token, in seconds: ten years.
 const TTL_S_MAX: u64 = 3650 * 86_400;
 
@@ -56,8 +59,8 @@ enum Command {
     User(UserCommand),
     /// Print a token for a user, whether the server runs or not
     Token {
-        /// Whose token
-        name: UserId,
+        /// Whose token; `-` reads names from stdin, one a line, and prints as many tokens
+        name: Names,
         /// Good for this device's topics only
         #[arg(long)]
         device: Option<DeviceId>,
@@ -75,6 +78,9 @@ enum Command {
     /// Kill, pause and cut servers and clients while they talk, and prove that nothing acknowledged is lost
     #[cfg(feature = "tools")]
     Torture(natter_tools::torture::Torture),
+    /// Measure a server: round trips a second, latencies, CPU, memory
+    #[cfg(feature = "tools")]
+    Bench(natter_tools::bench::Bench),
 }
 
 #[derive(Debug, Default, Args)]
@@ -94,9 +100,25 @@ struct Addresses {
 enum UserCommand {
     /// Add a user
     Add {
-        /// Usually a phone number in digits; else lower-case letters, digits, dot, underscore and hyphen, at most 64
-        name: UserId,
+        /// Usually a phone number in digits; else lower-case letters, digits, dot, underscore and hyphen, at most 64. `-` reads names
+        /// from stdin, one a line, and passes over those that are there
+        name: Names,
     },
+}
+
+/// Whom a command is for.
+#[derive(Debug, Clone)]
+enum Names {
+    One(UserId),
+    Stdin,
+}
+
+impl FromStr for Names {
+    type Err = <UserId as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "-" { Ok(Self::Stdin) } else { text.parse().map(Self::One) }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -115,6 +137,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Torture(options) = &command {
         return natter_tools::torture::run(options, data);
     }
+    #[cfg(feature = "tools")]
+    if let Command::Bench(options) = &command {
+        return natter_tools::bench::run(options, data);
+    }
     if let Command::Cert(options) = &command {
         print(&cert::make(options)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -126,8 +152,14 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     let config = Config::load(config.as_deref(), &flags)?;
     match command {
         Command::Serve(_) => return serve::run(&config),
-        Command::User(UserCommand::Add { name }) => add_user(&config, name)?,
-        Command::Token { name, device, ttl } => issue_token(&config, name, device, ttl)?,
+        Command::User(UserCommand::Add { name: Names::One(user) }) => add_user(&config, user)?,
+        Command::User(UserCommand::Add { name: Names::Stdin }) => add_users(&config, &read_names()?)?,
+        Command::Token { name: Names::One(user), device, ttl } => issue_token(&config, user, device, ttl)?,
+        Command::Token { name: Names::Stdin, device, ttl } => {
+            for user in read_names()? {
+                issue_token(&config, user, device.clone(), ttl)?;
+            }
+        }
         Command::Check(options) => return check::run(&config, &options),
         Command::Config(ConfigCommand::Check) => {
             keys::load_trusted(&config.auth)?;
@@ -138,7 +170,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         // Done above.
         Command::Cert(_) => {}
         #[cfg(feature = "tools")]
-        Command::Torture(_) => {}
+        Command::Torture(_) | Command::Bench(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -149,6 +181,30 @@ fn add_user(config: &Config, user: UserId) -> Result<()> {
         Answer::Known => bail!("there is a user {user} already"),
         other => unexpected(other),
     }
+}
+
+fn add_users(config: &Config, users: &[UserId]) -> Result<()> {
+    let (mut all_added, mut all_known) = (0, 0);
+    for users in users.chunks(USERS_AT_A_TIME) {
+        match ask(config, &Request::AddUsers { users: users.to_vec() })? {
+            Answer::AddedSome { added, known } => (all_added, all_known) = (all_added + added, all_known + known),
+            other => return unexpected(other),
+        }
+    }
+    print(&format!("added {all_added} users, {all_known} were there already\n"))
+}
+
+/// Names from stdin, one a line; all of them are read before anything is done.
+fn read_names() -> Result<Vec<UserId>> {
+    let mut users = Vec::new();
+    for (number, line) in (1..).zip(io::stdin().lock().lines()) {
+        let line = line.context("stdin")?;
+        let name = line.trim();
+        if !name.is_empty() {
+            users.push(name.parse().with_context(|| format!("line {number} of stdin"))?);
+        }
+    }
+    Ok(users)
 }
 
 fn issue_token(config: &Config, user: UserId, device: Option<DeviceId>, ttl_s: u64) -> Result<()> {
@@ -162,7 +218,7 @@ fn issue_token(config: &Config, user: UserId, device: Option<DeviceId>, ttl_s: u
 fn unexpected(answer: Answer) -> Result<()> {
     match answer {
         Answer::Failed { reason } => bail!(reason),
-        Answer::Added | Answer::Known | Answer::UnknownUser | Answer::Token { .. } => {
+        Answer::Added | Answer::AddedSome { .. } | Answer::Known | Answer::UnknownUser | Answer::Token { .. } => {
             bail!("the server's answer does not fit the question: is it of another version?")
         }
     }

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desk::{Answer, Desk, Request};
 
-/// Longest line either way, in bytes, with its end.
-const LINE_BYTES_MAX: u64 = 16 * 1024;
+/// Longest line either way, in bytes, with its end: 500 of the longest names fit.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
 /// A connection that takes longer is closed.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// More connections than this at a time wait.

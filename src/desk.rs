@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use natter_bridge::{Bridge, Handle};
 use natter_protocol::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
 use crate::keys::OwnKey;
 use crate::token;
@@ -17,6 +18,11 @@ pub(crate) enum Request {
     AddUser {
         /// Whom.
         user: UserId,
+    },
+    /// Adds users, passing over those that are there.
+    AddUsers {
+        /// Whom; as many as the bridge's loop takes at once.
+        users: Vec<UserId>,
     },
     /// Issues a token.
     IssueToken {
@@ -36,6 +42,13 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     /// The user is new, and on disk.
     Added,
+    /// All of the users are on disk.
+    AddedSome {
+        /// How many are new.
+        added: usize,
+        /// How many were there.
+        known: usize,
+    },
     /// There was such a user before.
     Known,
     /// Here it is.
@@ -63,6 +76,7 @@ impl Desk {
     pub(crate) async fn answer(&self, request: Request) -> Answer {
         match request {
             Request::AddUser { user } => added(self.bridge.add_user(user).await),
+            Request::AddUsers { users } => self.add_users(users).await,
             Request::IssueToken { user, device, ttl_s } => match self.bridge.has_user(user.clone()).await {
                 Ok(true) => issue(&self.key, &user, device.as_ref(), ttl_s),
                 Ok(false) => Answer::UnknownUser,
@@ -70,12 +84,24 @@ impl Desk {
             },
         }
     }
+
+    /// Asks for all of them before it waits for any, so that they share commits.
+    async fn add_users(&self, users: Vec<UserId>) -> Answer {
+        let mut tasks = JoinSet::new();
+        for user in users {
+            let bridge = self.bridge.clone();
+            tasks.spawn(async move { bridge.add_user(user).await });
+        }
+        let outcomes = tasks.join_all().await;
+        added_some(outcomes.into_iter())
+    }
 }
 
 /// Does what is asked, on a store that only the caller has open.
 pub(crate) fn answer_alone(bridge: &mut Bridge, key: &OwnKey, request: &Request) -> Answer {
     match request {
         Request::AddUser { user } => added(bridge.add_user(user)),
+        Request::AddUsers { users } => added_some(users.iter().map(|user| bridge.add_user(user))),
         Request::IssueToken { user, device, ttl_s } => match bridge.has_user(user) {
             Ok(true) => issue(key, user, device.as_ref(), *ttl_s),
             Ok(false) => Answer::UnknownUser,
@@ -88,6 +114,16 @@ fn added(outcome: Result<bool, natter_bridge::Error>) -> Answer {
     match outcome {
         Ok(true) => Answer::Added,
         Ok(false) => Answer::Known,
+        Err(error) => failed(&error),
+    }
+}
+
+fn added_some(mut outcomes: impl Iterator<Item = Result<bool, natter_bridge::Error>>) -> Answer {
+    let counted = outcomes.try_fold((0, 0), |(added, known), outcome| {
+        outcome.map(|is_new| if is_new { (added + 1, known) } else { (added, known + 1) })
+    });
+    match counted {
+        Ok((added, known)) => Answer::AddedSome { added, known },
         Err(error) => failed(&error),
     }
 }

@@ -300,6 +300,41 @@ fn a_second_server_in_the_same_directory_is_refused() {
 }
 
 #[test]
+fn many_users_and_tokens_at_once_come_from_stdin() {
+    let dir = dir();
+    let with_stdin = |args: &[&str], text: &str| {
+        let mut child = natter(dir.path(), args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let good = |args: &[&str], text: &str| {
+        let output = with_stdin(args, text);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(good(&["user", "add", "-"], "alice\n\nbob\n"), "added 2 users, 0 were there already\n");
+    let server = Server::start(dir.path());
+    // Of the longest names, three requests.
+    let names: String = (0..1200).map(|i| format!("{i:064}\n")).collect();
+    assert_eq!(
+        good(&["user", "add", "-"], &format!("{names}alice\nalice")),
+        "added 1200 users, 2 were there already\n"
+    );
+    assert_eq!(good(&["user", "add", "-"], &names), "added 0 users, 1200 were there already\n");
+    let tokens = good(&["token", "-"], &format!("bob\n{:064}\n", 1199));
+    assert_eq!(tokens.lines().map(|token| token.split('.').count()).collect::<Vec<_>>(), [3, 3]);
+    // A name that is none: nothing is done.
+    refused(&with_stdin(&["user", "add", "-"], "carol\nBad Name\n"), &["line 2", "Bad Name"]);
+    refused(&with_stdin(&["token", "-"], "carol\n"), &["carol", "natter user add carol"]);
+    drop(server);
+}
+
+#[test]
 fn an_address_in_use_is_named() {
     let dir = dir();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

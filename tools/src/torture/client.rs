@@ -14,9 +14,9 @@ use super::entry::Entry;
 use super::history::{Message, What};
 use super::journal::Journal;
 use super::memory::Memory;
-use super::mqtt::{self, Packet};
 use super::plan::{self, Place, Plan, user_name};
 use super::random::{Random, hash};
+use crate::mqtt::{self, Packet};
 
 /// Most messages of a device without a PUBACK.
 const WINDOW: usize = 64;
@@ -170,7 +170,7 @@ impl<'a> Client<'a> {
         let user = user_name(self.place.user);
         let client_id = format!("{user}-d{}", self.place.device);
         let token = self.shared.plan.tokens.get(self.place.user as usize).map_or("", String::as_str);
-        let connect = mqtt::connect(self.place.v5, self.place.clean, &client_id, &user, token);
+        let connect = mqtt::connect(self.place.v5, self.place.clean, 60, &client_id, &user, token);
         self.send(&mut connection, &connect)?;
         self.send_on_old_connection();
         let mut resent = false;

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::mqtt;
+use crate::mqtt;
 
 /// How long a read waits.
 const READ_WAIT: Duration = Duration::from_millis(5);

@@ -4,7 +4,7 @@
 //! keeps a journal of what it does and sees; at the end the *judge* reads all of them.
 
 pub mod check;
-mod child;
+pub(crate) mod child;
 mod client;
 mod clock;
 mod conductor;
@@ -15,13 +15,12 @@ mod host;
 mod hosts;
 mod journal;
 mod memory;
-mod mqtt;
 mod nemesis;
 mod plan;
-mod progress;
+pub(crate) mod progress;
 mod proxy;
 mod random;
-mod server;
+pub(crate) mod server;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! `natter serve` as a child process, killed on drop.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::channel;
@@ -28,6 +29,8 @@ pub(crate) struct Server {
     /// What it says on stderr.
     log: PathBuf,
     child: Option<Child>,
+    /// Where it answers `/metrics`.
+    pub(crate) admin: Option<SocketAddr>,
     pub(crate) peak: Peak,
 }
 
@@ -35,7 +38,7 @@ impl Server {
     /// One whose data and log are in `dir`.
     pub(crate) fn new(program: PathBuf, dir: &Path) -> Self {
         let (data, log) = (dir.join("server"), dir.join("server.log"));
-        Self { program, data, log, child: None, peak: Peak::default() }
+        Self { program, data, log, child: None, admin: None, peak: Peak::default() }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -71,9 +74,12 @@ impl Server {
         });
         let line =
             receiver.recv_timeout(READY_MAX).map_err(|_| anyhow!("natter serve: expected to be ready soon"))??;
-        let port =
-            line.split_whitespace().find_map(|word| word.strip_prefix("mqtt=")?.rsplit(':').next()?.parse().ok());
-        port.with_context(|| format!("natter serve is not ready, it says {line:?}; see {}", self.log.display()))
+        let address =
+            |name| line.split_whitespace().find_map(|word| word.strip_prefix(name)?.parse::<SocketAddr>().ok());
+        self.admin = address("admin=");
+        address("mqtt=")
+            .map(|address| address.port())
+            .with_context(|| format!("natter serve is not ready, it says {line:?}; see {}", self.log.display()))
     }
 
     /// Starts it and kills it before it may be ready.
@@ -117,7 +123,7 @@ impl Server {
         self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
-    fn pid(&self) -> Option<Pid> {
+    pub(crate) fn pid(&self) -> Option<Pid> {
         Pid::from_raw(i32::try_from(self.child.as_ref()?.id()).ok()?)
     }
 

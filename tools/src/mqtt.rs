@@ -1,4 +1,4 @@
-//! The least of MQTT 3.1.1 and 5 that the clients need. What the server sends is not trusted: a packet that cannot be read is `None`.
+//! The least of MQTT 3.1.1 and 5 that clients need, for `torture` and `bench`. What the server sends is not trusted: a packet that cannot be read is `None`.
 
 /// A packet from the server.
 #[derive(Debug)]
@@ -27,7 +27,12 @@ pub(crate) enum Packet {
 /// A packet of a kind (first byte) around `body`.
 pub(crate) fn frame(first: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
-    let mut length = body.len();
+    write_length(&mut out, body.len());
+    out.extend_from_slice(body);
+    out
+}
+
+fn write_length(out: &mut Vec<u8>, mut length: usize) {
     loop {
         let low = (length & 0x7f) as u8;
         length >>= 7;
@@ -36,8 +41,6 @@ pub(crate) fn frame(first: u8, body: &[u8]) -> Vec<u8> {
             break;
         }
     }
-    out.extend_from_slice(body);
-    out
 }
 
 fn write_text(out: &mut Vec<u8>, text: &str) {
@@ -46,12 +49,13 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-pub(crate) fn connect(v5: bool, clean: bool, client_id: &str, user: &str, token: &str) -> Vec<u8> {
+/// `keep_alive_s`: the server closes a connection that is silent for one and a half times as long.
+pub(crate) fn connect(v5: bool, clean: bool, keep_alive_s: u16, client_id: &str, user: &str, token: &str) -> Vec<u8> {
     let mut body = Vec::new();
     write_text(&mut body, "MQTT");
     body.push(if v5 { 5 } else { 4 });
     body.push(0xc0 | u8::from(clean) << 1);
-    body.extend_from_slice(&60_u16.to_be_bytes());
+    body.extend_from_slice(&keep_alive_s.to_be_bytes());
     match (v5, clean) {
         (true, false) => body.extend_from_slice(&[5, 0x11, 0, 0, 0x0e, 0x10]),
         (true, true) => body.push(0),
@@ -74,18 +78,31 @@ pub(crate) fn subscribe(v5: bool, filter: &str) -> Vec<u8> {
 }
 
 pub(crate) fn publish(v5: bool, topic: &str, id: u16, payload: &str) -> Vec<u8> {
-    let mut body = Vec::with_capacity(payload.len() + 64);
-    write_text(&mut body, topic);
-    body.extend_from_slice(&id.to_be_bytes());
+    let mut out = Vec::with_capacity(payload.len() + topic.len() + 16);
+    write_publish(&mut out, v5, topic, id, payload.as_bytes());
+    out
+}
+
+/// As [`publish`], behind what is in `out`.
+pub(crate) fn write_publish(out: &mut Vec<u8>, v5: bool, topic: &str, id: u16, payload: &[u8]) {
+    out.push(0x32);
+    write_length(out, 2 + topic.len() + 2 + usize::from(v5) + payload.len());
+    write_text(out, topic);
+    out.extend_from_slice(&id.to_be_bytes());
     if v5 {
-        body.push(0);
+        out.push(0);
     }
-    body.extend_from_slice(payload.as_bytes());
-    frame(0x32, &body)
+    out.extend_from_slice(payload);
 }
 
 pub(crate) fn puback(id: u16) -> Vec<u8> {
-    frame(0x40, &id.to_be_bytes())
+    puback_bytes(id).to_vec()
+}
+
+/// As [`puback`].
+pub(crate) fn puback_bytes(id: u16) -> [u8; 4] {
+    let [high, low] = id.to_be_bytes();
+    [0x40, 2, high, low]
 }
 
 /// The length of the first packet in `bytes`: of its header, and of all. `None`: not all of it is there.
@@ -108,13 +125,8 @@ pub(crate) fn decode(first: u8, body: &[u8], v5: bool) -> Option<Packet> {
     Some(match first >> 4 {
         2 => Packet::ConnAck { session_present: reader.byte()? == 1, code: reader.byte()? },
         3 => {
-            reader.text()?;
-            let qos = (first >> 1) & 3;
-            let id = if qos > 0 { reader.number()? } else { 0 };
-            if v5 {
-                reader.properties()?;
-            }
-            Packet::Publish { qos, id, payload: reader.0.to_vec() }
+            let (qos, id, payload) = split_publish(first, body, v5)?;
+            Packet::Publish { qos, id, payload: payload.to_vec() }
         }
         4 => {
             let id = reader.number()?;
@@ -125,6 +137,19 @@ pub(crate) fn decode(first: u8, body: &[u8], v5: bool) -> Option<Packet> {
         9 => Packet::SubAck { code: *body.last()? },
         _ => Packet::Other,
     })
+}
+
+/// QoS, packet id (0 without one) and payload of a PUBLISH.
+pub(crate) fn split_publish(first: u8, body: &[u8], v5: bool) -> Option<(u8, u16, &[u8])> {
+    let mut reader = Reader(body);
+    let topic_length = reader.number()?;
+    reader.take(topic_length.into())?;
+    let qos = (first >> 1) & 3;
+    let id = if qos > 0 { reader.number()? } else { 0 };
+    if v5 {
+        reader.properties()?;
+    }
+    Some((qos, id, reader.0))
 }
 
 struct Reader<'a>(&'a [u8]);
