@@ -1,4 +1,5 @@
 //! CONNECT and CONNACK: what docs/conformance.md claims for sections 3.1 and 3.2 of MQTT 5, and security tests S5 to S12, S40, S42.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where its world does not hold")]
 
 mod common;
 
@@ -293,6 +294,7 @@ fn connack_is_the_first_packet_the_only_one_and_tells_the_truth() {
     assert_eq!(properties.number(0x29), Some(0), "Subscription Identifiers Available");
     assert_eq!(properties.number(0x22), None, "Topic Alias Maximum is 0");
     assert_eq!(properties.number(0x24), None, "Maximum QoS is 2");
+    assert_eq!((properties.reason_string, properties.user.len()), (None, 0));
     assert_eq!(properties.texts, [], "no response information and no authentication method");
     alice.ping();
     assert_eq!(alice.queued().count(), 0, "one CONNACK and no more");
@@ -329,6 +331,9 @@ fn no_authentication_method_is_known() {
     }
 }
 
+/// Topic, payload, retain, and the code of CONNACK on MQTT 5 and 3.1.1; `None`: closed without one.
+type WillRow = (&'static str, String, bool, Option<u8>, Option<u8>);
+
 /// [MQTT-3.2.2-12], [MQTT-3.2.2-13]
 #[test]
 fn s40_s42_a_will_is_a_publish_to_the_own_outbox_or_no_connection() {
@@ -337,7 +342,7 @@ fn s40_s42_a_will_is_a_publish_to_the_own_outbox_or_no_connection() {
     let token = server.token("alice");
     let delivered = json!({"type": "status", "status": "delivered", "chat": "alice", "n": 1}).to_string();
     #[rustfmt::skip]
-    let rows: &[(&str, String, bool, Option<u8>, Option<u8>)] = &[
+    let rows: &[WillRow] = &[
         ("users/bob/phone/outbox", hi("x"), false, Some(0x87), Some(5)),
         ("users/bob/phone/inbox", delivered.clone(), false, Some(0x87), Some(5)),
         ("users/alice/phone/inbox", delivered.clone(), false, Some(0x87), Some(5)),

@@ -1,5 +1,6 @@
 //! How connections and sessions end: what docs/conformance.md claims of keepalive, takeover, DISCONNECT, session expiry and a stop of the
 //! server; security tests S13, S26, S48, S49.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where its world does not hold")]
 
 mod common;
 

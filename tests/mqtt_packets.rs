@@ -1,5 +1,6 @@
 //! Packets after CONNECT, byte by byte, in both versions: what docs/conformance.md claims of sections 1.5, 2 and 3.3 to 3.15 of MQTT 5
 //! about what is legal; security tests S7, S46, S47.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where its world does not hold")]
 
 mod common;
 
