@@ -163,3 +163,28 @@ fn a_subscription_that_is_replaced_loses_and_repeats_nothing() {
         assert_eq!((alice.raw.queued().count(), alice.repeats), (0, 0));
     }
 }
+
+/// 3.1.1 [MQTT-3.10.4-3]; of MQTT 5, section 3.10.4.
+#[test]
+fn an_unsubscribe_loses_nothing_that_was_on_its_way() {
+    let stage = Stage::new();
+    let mut bob = stage.bob();
+    for v5 in [true, false] {
+        let mut alice = stage.alice(v5);
+        assert_eq!(alice.subscribe(INBOX, 1), 1);
+        bob.send("alice", &format!("m1-{v5}"), "one");
+        bob.send("alice", &format!("m2-{v5}"), "two");
+        let first = [alice.next_publish(), alice.next_publish()];
+        alice.unsubscribe(&[INBOX]);
+        alice.ping();
+        assert_eq!(alice.subscribe(INBOX, 1), 1);
+        for (body, (_, id, _)) in ["one", "two"].into_iter().zip(first) {
+            let (qos, again, payload) = alice.next_publish();
+            assert_eq!((qos, again), (1, id), "the same packet id");
+            assert_text(&common::parse(&payload), "bob", body);
+            alice.ack(id);
+        }
+        alice.ping();
+        assert_eq!(alice.queued().count(), 0);
+    }
+}
