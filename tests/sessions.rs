@@ -116,7 +116,7 @@ fn an_unsubscribe_is_remembered() {
     let mut body = vec![0, 77, 0];
     common::codec::write_text(&mut body, INBOX);
     bob.send(&common::codec::frame(0xa2, &body));
-    bob.wait_for("an UNSUBACK", |packet| matches!(packet, Packet::UnsubAck { id: 77 }).then_some(()));
+    bob.wait_for("an UNSUBACK", |packet| matches!(packet, Packet::UnsubAck { id: 77, .. }).then_some(()));
     drop(bob);
     Device::v5(&server, "alice", "phone").send("bob", "m1", "hi");
     let (mut bob, present) = connect.open(server.mqtt());

@@ -74,7 +74,8 @@ pub(crate) fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, V
     for (i, byte) in bytes.iter().take(4).enumerate() {
         value |= usize::from(byte & 0x7f) << (7 * i);
         if byte & 0x80 == 0 {
-            return Ok(Some((value, i + 1)));
+            // [MQTT-1.5.5-1]: in as few bytes as it takes.
+            return if i > 0 && *byte == 0 { Err(MALFORMED) } else { Ok(Some((value, i + 1))) };
         }
     }
     if bytes.len() < 4 { Ok(None) } else { Err(MALFORMED) }
@@ -584,7 +585,7 @@ mod tests {
     fn remaining_lengths_take_four_bytes_at_most() {
         assert_eq!(remaining_length(&[0x7f]), Ok(Some((127, 1))));
         assert_eq!(remaining_length(&[0x80, 0x01]), Ok(Some((128, 2))));
-        assert_eq!(remaining_length(&[0x80, 0x00]), Ok(Some((0, 2))));
+        assert_eq!(remaining_length(&[0x80, 0x00]), Err(MALFORMED));
         assert_eq!(remaining_length(&[0xff, 0xff, 0xff, 0x7f]), Ok(Some((268_435_455, 4))));
         assert_eq!(remaining_length(&[0xff, 0xff, 0xff]), Ok(None));
         assert_eq!(remaining_length(&[0xff, 0xff, 0xff, 0xff]), Err(MALFORMED));

@@ -3,16 +3,50 @@
 /// A packet from the server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Packet {
-    ConnAck { session_present: bool, code: u8, properties: Properties },
-    Publish { dup: bool, qos: u8, retain: bool, topic: String, id: u16, payload: Vec<u8> },
-    PubAck { id: u16, reason: u8, properties: Properties },
-    PubRec { id: u16, reason: u8, properties: Properties },
-    PubRel { id: u16 },
-    PubComp { id: u16, reason: u8 },
-    SubAck { id: u16, codes: Vec<u8> },
-    UnsubAck { id: u16 },
+    ConnAck {
+        session_present: bool,
+        code: u8,
+        properties: Properties,
+    },
+    Publish {
+        dup: bool,
+        qos: u8,
+        retain: bool,
+        topic: String,
+        id: u16,
+        payload: Vec<u8>,
+    },
+    PubAck {
+        id: u16,
+        reason: u8,
+        properties: Properties,
+    },
+    PubRec {
+        id: u16,
+        reason: u8,
+        properties: Properties,
+    },
+    PubRel {
+        id: u16,
+    },
+    PubComp {
+        id: u16,
+        reason: u8,
+    },
+    SubAck {
+        id: u16,
+        codes: Vec<u8>,
+    },
+    /// 3.1.1 has no codes here.
+    UnsubAck {
+        id: u16,
+        codes: Vec<u8>,
+    },
     PingResp,
-    Disconnect { reason: u8, properties: Properties },
+    Disconnect {
+        reason: u8,
+        properties: Properties,
+    },
 }
 
 /// The MQTT 5 properties that tests look at.
@@ -23,6 +57,8 @@ pub struct Properties {
     /// Of those with a number as value: identifier and value.
     pub numbers: Vec<(u8, u32)>,
     pub assigned_client_id: Option<String>,
+    /// The other texts and binary values: identifier and value.
+    pub texts: Vec<(u8, String)>,
 }
 
 impl Properties {
@@ -41,6 +77,8 @@ impl Properties {
 pub const SESSION_EXPIRY: u8 = 0x11;
 /// Receive Maximum.
 pub const RECEIVE_MAXIMUM: u8 = 0x21;
+/// Server Keep Alive.
+pub const SERVER_KEEP_ALIVE: u8 = 0x13;
 /// Topic Alias Maximum.
 pub const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
 /// Retain Available.
@@ -110,7 +148,9 @@ impl Reader<'_> {
         let flags = first & 0x0f;
         match first >> 4 {
             2 => {
-                let session_present = self.byte() == 1;
+                let flags = self.byte();
+                assert!(flags <= 1, "[MQTT-3.2.2-1]: reserved flags of a CONNACK: {flags}");
+                let session_present = flags == 1;
                 Packet::ConnAck { session_present, code: self.byte(), properties: self.properties() }
             }
             3 => {
@@ -142,8 +182,7 @@ impl Reader<'_> {
             11 => {
                 let id = self.number();
                 self.properties();
-                self.bytes = &[];
-                Packet::UnsubAck { id }
+                Packet::UnsubAck { id, codes: std::mem::take(&mut self.bytes).to_vec() }
             }
             13 => Packet::PingResp,
             14 => {
@@ -175,7 +214,10 @@ impl Reader<'_> {
                 0x26 => out.user.push((self.text(), self.text())),
                 0x1f => out.reason_string = Some(self.text()),
                 0x12 => out.assigned_client_id = Some(self.text()),
-                0x1a | 0x1c | 0x15 | 0x03 | 0x08 | 0x09 | 0x16 => drop(self.text()),
+                0x1a | 0x1c | 0x15 | 0x03 | 0x08 | 0x09 | 0x16 => {
+                    let value = self.text();
+                    out.texts.push((identifier, value));
+                }
                 0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => {
                     let value = self.byte().into();
                     out.numbers.push((identifier, value));

@@ -27,6 +27,11 @@ pub struct Connect {
     pub packet_bytes_max: Option<u32>,
     /// Topic, QoS, payload.
     pub will: Option<(String, u8, Vec<u8>)>,
+    pub will_retain: bool,
+    /// Bytes of MQTT 5 properties that are not among the above.
+    pub more_properties: Vec<u8>,
+    /// Bytes of MQTT 5 will properties.
+    pub will_properties: Vec<u8>,
 }
 
 impl Connect {
@@ -43,6 +48,9 @@ impl Connect {
             receive_maximum: None,
             packet_bytes_max: None,
             will: None,
+            will_retain: false,
+            more_properties: Vec::new(),
+            will_properties: Vec::new(),
         }
     }
 
@@ -65,7 +73,7 @@ impl Connect {
         write_text(&mut body, "MQTT");
         body.push(if self.v5 { 5 } else { 4 });
         if let Some((_, qos, _)) = &self.will {
-            flags |= 0x04 | qos << 3;
+            flags |= 0x04 | qos << 3 | u8::from(self.will_retain) << 5;
         }
         flags |= u8::from(self.user.is_some()) << 7 | u8::from(self.token.is_some()) << 6;
         body.push(flags);
@@ -84,13 +92,15 @@ impl Connect {
                 properties.push(MAXIMUM_PACKET_SIZE);
                 properties.extend_from_slice(&maximum.to_be_bytes());
             }
+            properties.extend_from_slice(&self.more_properties);
             write_variable(&mut body, properties.len());
             body.extend_from_slice(&properties);
         }
         write_text(&mut body, &self.client_id);
         if let Some((topic, _, payload)) = &self.will {
             if self.v5 {
-                body.push(0);
+                write_variable(&mut body, self.will_properties.len());
+                body.extend_from_slice(&self.will_properties);
             }
             write_text(&mut body, topic);
             write_binary(&mut body, payload);
@@ -108,7 +118,7 @@ impl Connect {
 
     /// As [`Connect::try_open`], over a stream that is there: a TLS session, a WebSocket.
     pub fn try_open_over(&self, stream: Box<dyn Stream>) -> (Raw, bool, u8, Properties) {
-        let mut raw = Raw { stream, v5: self.v5, bytes: Vec::new(), queue: VecDeque::new(), next_id: 0 };
+        let mut raw = Raw::over(stream, self.v5);
         raw.send(&self.encode());
         match raw.next() {
             Some(Packet::ConnAck { session_present, code, properties }) => (raw, session_present, code, properties),
@@ -177,6 +187,17 @@ pub struct Raw {
 }
 
 impl Raw {
+    /// A connection on which nothing was said yet.
+    #[track_caller]
+    pub fn dial(address: SocketAddr, v5: bool) -> Self {
+        Self::over(Box::new(dial(address)), v5)
+    }
+
+    /// As [`Raw::dial`], over a stream that is there.
+    pub fn over(stream: Box<dyn Stream>, v5: bool) -> Self {
+        Self { stream, v5, bytes: Vec::new(), queue: VecDeque::new(), next_id: 0 }
+    }
+
     /// Writes bytes. A connection that the server has closed is noticed when reading.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
@@ -229,20 +250,72 @@ impl Raw {
     /// SUBSCRIBE to one filter: the code of the SUBACK.
     #[track_caller]
     pub fn subscribe(&mut self, filter: &str, qos: u8) -> u8 {
+        self.subscribe_all(&[(filter, qos)])[0]
+    }
+
+    /// SUBSCRIBE to filters with their options: the codes of the SUBACK, one for each.
+    #[track_caller]
+    pub fn subscribe_all(&mut self, filters: &[(&str, u8)]) -> Vec<u8> {
         let id = self.packet_id();
         let mut body = id.to_be_bytes().to_vec();
         if self.v5 {
             body.push(0);
         }
-        write_text(&mut body, filter);
-        body.push(qos);
+        for (filter, options) in filters {
+            write_text(&mut body, filter);
+            body.push(*options);
+        }
         self.send(&frame(0x82, &body));
         let codes = self.wait_for("a SUBACK", |packet| match packet {
             Packet::SubAck { id: got, codes } if *got == id => Some(codes.clone()),
             _ => None,
         });
-        assert_eq!(codes.len(), 1, "one code for one filter");
-        codes[0]
+        assert_eq!(codes.len(), filters.len(), "one code for each filter");
+        codes
+    }
+
+    /// UNSUBSCRIBE: the codes of the UNSUBACK, of which 3.1.1 has none.
+    #[track_caller]
+    pub fn unsubscribe(&mut self, filters: &[&str]) -> Vec<u8> {
+        let id = self.packet_id();
+        let mut body = id.to_be_bytes().to_vec();
+        if self.v5 {
+            body.push(0);
+        }
+        filters.iter().for_each(|filter| write_text(&mut body, filter));
+        self.send(&frame(0xa2, &body));
+        self.wait_for("an UNSUBACK", |packet| match packet {
+            Packet::UnsubAck { id: got, codes } if *got == id => Some(codes.clone()),
+            _ => None,
+        })
+    }
+
+    /// PUBLISH at QoS 2, and its PUBREC: the reason.
+    #[track_caller]
+    pub fn publish_qos2(&mut self, topic: &str, id: u16, dup: bool, payload: &str) -> u8 {
+        let flags = if dup { 0x0c } else { 0x04 };
+        let bytes = self.publish_bytes(topic, flags, id, payload.as_bytes());
+        self.send(&bytes);
+        self.pubrec(id)
+    }
+
+    /// The PUBREC for a packet id: its reason.
+    #[track_caller]
+    pub fn pubrec(&mut self, id: u16) -> u8 {
+        self.wait_for("a PUBREC", |packet| match packet {
+            Packet::PubRec { id: got, reason, .. } if *got == id => Some(*reason),
+            _ => None,
+        })
+    }
+
+    /// PUBREL, and its PUBCOMP: the reason.
+    #[track_caller]
+    pub fn release_and_wait(&mut self, id: u16) -> u8 {
+        self.release(id);
+        self.wait_for("a PUBCOMP", |packet| match packet {
+            Packet::PubComp { id: got, reason } if *got == id => Some(*reason),
+            _ => None,
+        })
     }
 
     /// PUBACK.

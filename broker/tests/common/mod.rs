@@ -1,4 +1,5 @@
 //! A door with a bridge that does what a test says, and clients of raw bytes.
+#![allow(dead_code, reason = "every test uses its part")]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -65,11 +66,16 @@ impl FakeBridge {
 
 /// A door on a port of its own. `start_router` is called for each: every router is its own.
 pub(crate) async fn start(config: Config) -> (Door, FakeBridge, SocketAddr) {
+    start_with(config, Arc::new(Everybody)).await
+}
+
+/// The same, with who may connect.
+pub(crate) async fn start_with(config: Config, accounts: Arc<dyn Accounts>) -> (Door, FakeBridge, SocketAddr) {
     let Ends { door, bridge } = tokio::task::spawn_blocking(start_router).await.unwrap().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let boot = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-    let door = Door::start(config, listener, Arc::new(Everybody), door, boot);
+    let door = Door::start(config, listener, accounts, door, boot);
     let receiver = Arc::new(Mutex::new(bridge.receiver));
     (door, FakeBridge { sender: bridge.sender, receiver, taken: Credit::default() }, address)
 }
