@@ -14,6 +14,8 @@ mod connect;
 mod connection;
 mod door;
 mod downlink;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod input;
 mod mailbox;
 mod metrics;
