@@ -16,6 +16,8 @@ mod connect;
 mod connection;
 mod door;
 mod downlink;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod input;
 mod mailbox;
 mod memory;

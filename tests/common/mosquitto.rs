@@ -38,7 +38,8 @@ impl Version {
     }
 }
 
-fn command(tool: &str, server: &TestServer, version: Version, user: &str, token: &str, client_id: &str) -> Command {
+/// `tool` with where the server is and who calls.
+pub fn command(tool: &str, server: &TestServer, version: Version, user: &str, token: &str, client_id: &str) -> Command {
     let mut command = Command::new(tool);
     let address = server.mqtt();
     command

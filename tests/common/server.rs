@@ -133,6 +133,11 @@ impl TestServer {
         }
     }
 
+    /// The lines of the log that nobody has looked at yet.
+    pub fn log_so_far(&self) -> Vec<String> {
+        self.running.as_ref().expect("a server that runs").log.lock().expect("nobody panics here").try_iter().collect()
+    }
+
     pub fn pid(&self) -> u32 {
         self.running.as_ref().expect("a server that runs").child.id()
     }
