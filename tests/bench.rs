@@ -1,6 +1,10 @@
 //! Short runs of `natter bench`: what it counts adds up. Nothing here says how fast anything is.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where its world does not hold")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test ends where its world does not hold, and says what it skips"
+)]
 
 use std::path::Path;
 use std::process::Command;

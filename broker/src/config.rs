@@ -22,7 +22,7 @@ pub struct Config {
     pub loopback_counts: bool,
     /// Most connections at a time of one user; one more is refused (0x97; 3). A takeover is not one more. Default 64.
     pub connections_per_user_max: usize,
-    /// CONNECTs of one user, takeovers too; more are refused (0x9F; 3). Default 600 a minute.
+    /// CONNECTs of one user, takeovers too; more are refused (0x9F; 3). Default 1,200 a minute.
     pub connect_rate: Rate,
     /// Authentications of one address that fail; then its CONNECTs are refused (0x9F; 3) before anyone looks at the token. Default 20 a
     /// minute.
@@ -62,7 +62,7 @@ impl Default for Config {
             connections_per_address_max: 1000,
             loopback_counts: false,
             connections_per_user_max: 64,
-            connect_rate: Rate::per_minute(600),
+            connect_rate: Rate::per_minute(1200),
             auth_failure_rate: Rate::per_minute(20),
             publish_rate: Rate::per_second(5000),
             packet_rate: Rate::per_second(10_000),

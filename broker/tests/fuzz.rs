@@ -10,7 +10,7 @@
 
 #[path = "fuzz/bytes.rs"]
 mod bytes;
-#[expect(dead_code, reason = "this test uses a part of it")]
+#[allow(dead_code, reason = "this test uses a part of it")]
 mod common;
 #[path = "fuzz/script.rs"]
 mod script;
