@@ -10,7 +10,6 @@
 
 #[path = "fuzz/bytes.rs"]
 mod bytes;
-#[allow(dead_code, reason = "this test uses a part of it")]
 mod common;
 #[path = "fuzz/script.rs"]
 mod script;
