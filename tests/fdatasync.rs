@@ -198,11 +198,13 @@ fn publish_qos_2(raw: &mut Raw, topic: &str, payload: &str) {
     raw.wait_for("a PUBCOMP", |packet| matches!(packet, Packet::PubComp { id: got, .. } if *got == id).then_some(()));
 }
 
-#[test]
-fn every_acknowledgement_waits_for_a_sync_of_its_message() {
-    if !strace_works() {
-        return;
-    }
+/// What the test publishes, at a QoS.
+fn bodies(qos: u8) -> impl Iterator<Item = String> {
+    (0..MESSAGES).map(move |i| format!("the body number {i} at QoS {qos}."))
+}
+
+/// The system calls of a server while alice sends bob messages at both QoS.
+fn traced_calls() -> Vec<Call> {
     let home = tempfile::tempdir().expect("a temporary directory");
     let output = home.path().join("trace");
     let mut server = TestServer::start_under(&strace(&output, &[CALLS]));
@@ -211,7 +213,6 @@ fn every_acknowledgement_waits_for_a_sync_of_its_message() {
     let mut bob = Device::v5(&server, "bob", "phone");
     let (mut alice, _) = Connect::v5("alice", "alice-phone", &server.token("alice")).open(server.mqtt());
     let outbox = "users/alice/phone/outbox";
-    let bodies = |qos: u8| (0..MESSAGES).map(move |i| format!("the body number {i} at QoS {qos}."));
     let payload = |body: &str| json!({"to": "bob", "type": "text", "text": {"body": body}}).to_string();
     for body in bodies(1) {
         assert_eq!(alice.publish_and_wait(outbox, &payload(&body)).0, 0);
@@ -223,8 +224,19 @@ fn every_acknowledgement_waits_for_a_sync_of_its_message() {
     }
     let pid = server.pid();
     server.terminate();
+    parse(&finished_trace(&output, pid))
+}
 
-    let calls = parse(&finished_trace(&output, pid));
+#[test]
+fn every_acknowledgement_waits_for_a_sync_of_its_message() {
+    if !strace_works() {
+        return;
+    }
+    // Under much load strace now and then misses threads of a process that has just begun: a trace without any read says nothing.
+    let traces = (0..3).map(|_| traced_calls());
+    let says_something =
+        |calls: &Vec<Call>| calls.iter().any(|call| call.is(&READS) && call.has("users/alice/phone/outbox"));
+    let calls = traces.into_iter().find(says_something).expect("a trace with reads, of three");
     let proofs = bodies(1).map(|body| (body, PUBACK)).chain(bodies(2).map(|body| (body, PUBREC)));
     for (body, acknowledgement) in proofs {
         if let Err(problem) = synced_before_it_was_said(&calls, &body, acknowledgement) {

@@ -344,7 +344,8 @@ fn run_pairs(options: &PairsOptions, place: &Place) -> Result<()> {
         time: Duration::from_secs(options.seconds.into()),
         text_bytes: stage.text_bytes,
         relay: target.relay,
-        run: stage.run,
+        // Behind those of the stored entries, as the ids of later messages are.
+        run: stage.run + 1,
         server: target.pid,
     };
     let rss_before_kib = stage.rss()?;
