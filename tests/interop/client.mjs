@@ -68,7 +68,8 @@ class Party {
     if (entry.seq === undefined) {
       return;
     }
-    if (this.sent !== undefined && entry.prev !== this.sent) {
+    // A repeat begins a new connection, whether the library has said so already or not.
+    if (this.sent !== undefined && entry.prev !== this.sent && entry.seq > this.last) {
       this.unexpected.push(`prev ${entry.prev} after ${this.sent}`);
     }
     this.sent = entry.seq;

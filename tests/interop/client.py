@@ -58,7 +58,8 @@ class Party:
         entry = json.loads(payload)
         if "seq" not in entry:
             return None
-        if self.sent is not None and entry["prev"] != self.sent:
+        # A repeat begins a new connection, whether the library has said so already or not.
+        if self.sent is not None and entry["prev"] != self.sent and entry["seq"] > self.last:
             self.unexpected.append(f"prev {entry['prev']} after {self.sent}")
         self.sent = entry["seq"]
         if self.last is not None and entry["seq"] <= self.last:
