@@ -134,8 +134,8 @@ impl<'a> Touched<'a> {
 }
 
 impl<S: Store> State<S> {
-    /// Settles the oldest journal rows, at most `rows_max` of them and about [`SLICE_CHANGES_MAX`] changes, and purges at most
-    /// [`PURGE_ROWS_MAX`] inbox rows; `false`: there was nothing to do.
+    /// Settles the oldest journal rows, at most `rows_max` of them and about `SLICE_CHANGES_MAX` changes, and purges at most
+    /// `PURGE_ROWS_MAX` inbox rows; `false`: there was nothing to do.
     ///
     /// # Errors
     /// Nothing was settled; the journal still has everything.

@@ -1,6 +1,6 @@
 //! A check of the store while a server runs over it: once after the start, on a connection and a thread of its own.
 //!
-//! A reader keeps the WAL from starting again, so none stays for long: `quick_check` of a table is given [`HOLD_MAX`]. A table that is
+//! A reader keeps the WAL from starting again, so none stays for long: `quick_check` of a table is given `HOLD_MAX`. A table that is
 //! too large for that is walked in key order instead, a little at a time, so that at least every page of it is read. The rests between
 //! keep the check at a fifth of the disk's and a core's time, at most.
 

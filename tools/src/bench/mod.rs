@@ -1,9 +1,9 @@
 //! `natter bench`: measures a server from outside, with clients that share one thread: the generator takes its CPU time from the same
 //! machine, so it must be lean.
 //!
-//! - [`pairs`] round trips, in a closed or an open loop · [`drain`] a backlog · [`stored`] entries for users who are not there ·
-//!   [`idle`] connections that say nothing, in a process of their own
-//! - [`net`] the connections · [`scan`] what is read of an entry · [`names`] who takes part
+//! - `pairs` round trips, in a closed or an open loop · `drain` a backlog · `stored` entries for users who are not there ·
+//!   `idle` connections that say nothing, in a process of their own
+//! - `net` the connections · `scan` what is read of an entry · `names` who takes part
 //! - [`target`] the server · [`process`] what the kernel says of it · [`report`] what is printed
 
 mod drain;
