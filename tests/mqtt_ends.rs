@@ -179,10 +179,7 @@ fn s48_sessions_are_counted_and_their_expiry_is_clamped() {
 }
 
 #[test]
-#[ignore = "a defect: the session expiry of a DISCONNECT is not clamped"]
 fn s48_the_expiry_of_a_disconnect_is_clamped_too() {
-    // broker/src/session/mod.rs, handle_disconnect: `new_expiry_secs` is what the client says; 0xFFFFFFFF makes a session that never
-    // ends, whatever `session_expiry_max_s` is. It should be at most that.
     let server = TestServer::start_with("[door]\nsession_expiry_max_s = 1\n");
     server.add_user("alice");
     let connect = Connect { session_expiry: Some(1), clean: false, ..alice(&server, true, "x") };
@@ -196,10 +193,7 @@ fn s48_the_expiry_of_a_disconnect_is_clamped_too() {
 
 /// [MQTT-4.1.0-2]
 #[test]
-#[ignore = "a defect: a session that was connected when the server died never expires"]
 fn a_session_whose_connection_died_with_the_server_ends_too() {
-    // bridge/src/connection.rs, is_alive: `gone_at` is `None` while a client is connected, and stays so when the server dies; nothing
-    // counts it as gone at the next start. It should be gone since then, unless the client is connected.
     let mut server = TestServer::with_users(&["alice"]);
     let connect = Connect { session_expiry: Some(1), clean: false, ..alice(&server, true, "x") };
     let (mut raw, _) = connect.open(server.mqtt());

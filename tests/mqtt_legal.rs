@@ -94,10 +94,7 @@ fn a_legal_connect_is_accepted_in_every_form() {
 
 /// [MQTT-3.1.4-5]
 #[test]
-#[ignore = "a defect: a will that expires at once is refused as malformed"]
 fn a_will_may_expire_at_once() {
-    // broker/src/packet.rs, decode_connect: the codec refuses a Message Expiry Interval of 0, as it does in PUBLISH, where
-    // `without_properties` keeps it away. Nothing but the delay is read of will properties: the others can be left out likewise.
     let server = TestServer::with_users(&["alice"]);
     let connect = Connect {
         will: Some((OUTBOX.to_owned(), 0, b"{\"sync\":true}".to_vec())),

@@ -36,10 +36,12 @@ impl<S: Store> Engine<S> {
         // A user that an app's own backend names in a token exists from his first connection.
         self.add_user(&user)?;
         let client_id: Arc<str> = Arc::from(opening.client_id.as_str());
-        if let Some(old) = self.by_client.insert((user.clone(), Arc::clone(&client_id)), id) {
+        let old = self.by_client.insert((user.clone(), Arc::clone(&client_id)), id);
+        if let Some(old) = old {
             self.stop_reading(&user, old, true)?;
         }
-        let stored = self.state.session(&user, &client_id)?.filter(|session| self.is_alive(session));
+        let stored = self.state.session(&user, &client_id)?;
+        let stored = stored.filter(|session| old.is_some() || self.is_alive(session));
         let resumed = if opening.clean_start { None } else { stored };
         self.connections.insert(
             id,
@@ -51,6 +53,7 @@ impl<S: Store> Engine<S> {
                 packet_bytes_max: opening.packet_bytes_max,
                 expiry_secs: opening.expiry_secs,
                 reading: None,
+                is_resumed: resumed.is_some(),
                 deaf: false,
             },
         );
@@ -70,9 +73,10 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
+    /// Whether a session that nobody is connected to still holds. One whose connection died with the server is gone since then.
     fn is_alive(&self, session: &Session) -> bool {
-        let expiry = u64::from(session.expiry_secs);
-        session.expiry_secs == u32::MAX || session.gone_at.is_none_or(|gone| gone + expiry > self.now.server_secs)
+        let gone = session.gone_at.unwrap_or(self.recovered_at);
+        session.expiry_secs == u32::MAX || gone + u64::from(session.expiry_secs) > self.now.server_secs
     }
 
     /// Stores a session that outlives its connection, or forgets one that does not.
@@ -99,16 +103,16 @@ impl<S: Store> Engine<S> {
         if sessions.len() < self.limits.sessions_max {
             return Ok(());
         }
-        let over: Vec<String> = sessions
+        let left: Vec<&(String, Session)> = sessions
+            .iter()
+            .filter(|(client_id, _)| !self.by_client.contains_key(&(user.clone(), Arc::from(client_id.as_str()))))
+            .collect();
+        let over: Vec<String> = left
             .iter()
             .filter(|(_, session)| !self.is_alive(session))
             .map(|(client_id, _)| client_id.clone())
             .collect();
-        let oldest = sessions
-            .iter()
-            .filter(|(client_id, _)| !self.by_client.contains_key(&(user.clone(), Arc::from(client_id.as_str()))))
-            .min_by_key(|(_, session)| session.gone_at)
-            .map(|(client_id, _)| client_id.clone());
+        let oldest = left.iter().min_by_key(|(_, session)| session.gone_at).map(|(client_id, _)| client_id.clone());
         let gone = if over.is_empty() { oldest.into_iter().collect() } else { over };
         for client_id in gone {
             self.change(Change::SessionGone { user: user.clone(), client_id })?;
@@ -215,6 +219,7 @@ impl<S: Store> Engine<S> {
         let Some(connection) = self.connections.get(&id) else { return Ok(NOT_AUTHORIZED) };
         let client_id = Arc::clone(&connection.client_id);
         let (receive_maximum, packet_bytes_max) = (connection.receive_maximum, connection.packet_bytes_max);
+        let is_resumed = connection.is_resumed;
         if !self.may_take_over(user, device, &client_id) || !self.begin_device(user, device)? {
             return Ok(QUOTA);
         }
@@ -227,10 +232,13 @@ impl<S: Store> Engine<S> {
         let row = self.state.user(user)?.devices.get(device).copied().unwrap_or_default();
         let mut reader = Reader::new(device.clone(), id, client_id, receive_maximum, packet_bytes_max, row.cursor);
         reader.next = row.position() + 1;
+        reader.is_resumed = is_resumed;
         reader.stub_at = self.stuck.stub_at(user, device, self.now.server_secs);
         self.readers.entry(user.clone()).or_default().push(reader);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.reading = Some((device.clone(), Mode::Device));
+            // What it gets from now on, it may get again behind an UNSUBSCRIBE.
+            connection.is_resumed = true;
         }
         self.remember_subscription(user, id, Some(device.clone()))?;
         self.hungry.insert(user.clone());

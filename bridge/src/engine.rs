@@ -97,6 +97,8 @@ pub(crate) struct Connection {
     pub(crate) packet_bytes_max: u32,
     pub(crate) expiry_secs: u32,
     pub(crate) reading: Option<(DeviceId, Mode)>,
+    /// Its session may have been sent entries before.
+    pub(crate) is_resumed: bool,
     /// It was told "not now": nothing more of it is taken in.
     pub(crate) deaf: bool,
 }
@@ -116,6 +118,8 @@ pub struct Engine<S> {
     pub(crate) state: State<S>,
     pub(crate) limits: Limits,
     pub(crate) now: Now,
+    /// Server second of the start: until then at least whoever was connected to the last run was there.
+    pub(crate) recovered_at: u64,
     pub(crate) connections: HashMap<ConnectionId, Connection>,
     pub(crate) by_client: HashMap<(UserId, Arc<str>), ConnectionId>,
     pub(crate) readers: HashMap<UserId, Vec<Reader>>,
@@ -152,6 +156,7 @@ impl<S: Store> Engine<S> {
             state,
             limits,
             now: Now { server_secs: 0, unix_secs: 0 },
+            recovered_at: 0,
             connections: HashMap::new(),
             by_client: HashMap::new(),
             readers: HashMap::new(),
@@ -173,6 +178,7 @@ impl<S: Store> Engine<S> {
         };
         engine.next_no = engine.state.store.next_no(log)?;
         engine.now.server_secs = engine.state.store.server_secs()?;
+        engine.recovered_at = engine.now.server_secs;
         Ok(engine)
     }
 

@@ -31,6 +31,8 @@ pub struct Reader {
     pub prev: Seq,
     /// An entry that the client did not survive again and again: it goes out as a stub.
     pub stub_at: Option<Seq>,
+    /// Its session may have been sent entries before: those go out as sent again [MQTT-3.3.1-1].
+    pub is_resumed: bool,
     in_flight: VecDeque<InFlight>,
     bytes: usize,
 }
@@ -77,6 +79,7 @@ impl Reader {
             client_id,
             entries_max: usize::from(receive_maximum.max(1)).min(WINDOW_ENTRIES),
             packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
+            is_resumed: false,
             next: cursor + 1,
             prev: cursor,
             stub_at: None,
@@ -153,14 +156,6 @@ impl Reader {
     #[must_use]
     pub fn oldest_in_flight(&self) -> Option<Seq> {
         self.in_flight.front().map(|entry| entry.seq)
-    }
-
-    /// Starts again at `cursor`: what is in flight goes out again.
-    pub fn rewind(&mut self, cursor: Seq) {
-        self.in_flight.clear();
-        self.bytes = 0;
-        self.next = cursor + 1;
-        self.prev = cursor;
     }
 }
 

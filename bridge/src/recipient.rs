@@ -122,16 +122,12 @@ impl<S: Store> Engine<S> {
         Ok(Ok(seen.0 == upto))
     }
 
-    /// `{"sync":true}`: the device begins if it is new, and its reader starts again at the cursor.
+    /// `{"sync":true}`: the device begins if it is new. A reader of ours goes on as it is: what is in flight is not resent on the same
+    /// connection [MQTT-4.4.0-1].
     pub(crate) fn sync(&mut self, user: &UserId, device: &DeviceId) -> Result<Result<(), Refusal>, StoreError> {
         if !self.begin_device(user, device)? {
             let details = format!("sync: expected at most {} devices, got one more", self.limits.devices_max);
             return Ok(Err(Refusal::new(Kind::Quota, details)));
-        }
-        let row = self.state.user(user)?.devices.get(device).copied().unwrap_or_default();
-        if let Some(reader) = self.readers.get_mut(user).and_then(|all| all.iter_mut().find(|r| r.device == *device)) {
-            reader.rewind(row.cursor);
-            reader.next = row.position() + 1;
         }
         self.hungry.insert(user.clone());
         Ok(Ok(()))
@@ -350,8 +346,9 @@ impl<S: Store> Engine<S> {
         }
         let (again, newest) = match self.state.user_in_memory_mut(user) {
             Some(state) => {
-                let sent = state.sent.entry(reader.device.clone()).or_insert(0);
-                let again = seq <= *sent;
+                // What was sent before the last start is not known: it may be all.
+                let sent = state.sent.entry(reader.device.clone()).or_insert(state.loaded_seq);
+                let again = reader.is_resumed && seq <= *sent;
                 *sent = (*sent).max(seq);
                 state.pushed = state.pushed.max(seq);
                 if stub {

@@ -36,7 +36,9 @@ pub struct User {
     pub stored: bool,
     /// The newest position that may have been handed to a reader: what lies above may still be merged.
     pub pushed: Seq,
-    /// The same for each device: up to there an entry goes out *again*.
+    /// The newest position when this was read from the store.
+    pub loaded_seq: Seq,
+    /// The newest position sent to each device: up to there an entry goes out *again*, to a session that was sent entries before.
     pub sent: BTreeMap<DeviceId, Seq>,
     /// Entries that went out to a device as stubs and are not acknowledged: no more than its window holds.
     pub stubs: BTreeSet<(DeviceId, Seq)>,
@@ -179,6 +181,7 @@ impl<S: Store> State<S> {
         for user in self.users.values_mut() {
             // Nobody knows what was sent before: a reader that drops a repeat by its `seq` must not miss what it says.
             user.pushed = user.last_seq;
+            user.loaded_seq = user.last_seq;
         }
         if planted::has(Bug::SeqOutsideTransaction) {
             for (id, user) in &mut self.users {
@@ -201,6 +204,7 @@ impl<S: Store> State<S> {
                 user.settled_seq = row.settled_seq;
                 user.last_offset = row.last_offset;
                 user.pushed = row.last_seq;
+                user.loaded_seq = row.last_seq;
                 user.devices = self.store.devices(id)?.into_iter().collect();
                 let oldest = self.store.inbox_places(id, 0, Seq::MAX >> 1, 1)?;
                 user.stored = !oldest.is_empty();

@@ -23,6 +23,8 @@ pub(crate) struct Accepted {
     pub(crate) opening: Opening,
     pub(crate) will: Option<Will>,
     pub(crate) keep_alive: Duration,
+    /// The longest session expiry that is granted, by DISCONNECT too.
+    pub(crate) expiry_secs_max: u32,
     /// CONNACK, but for Session Present.
     pub(crate) welcome: Welcome,
 }
@@ -121,6 +123,7 @@ pub(crate) fn decide(
         grant,
         will,
         keep_alive: Duration::from_secs(keep_alive_secs.into()),
+        expiry_secs_max: config.session_expiry_secs_max(),
     })
 }
 

@@ -226,7 +226,7 @@ async fn begin<S>(stream: S, open_by: Instant, presence: &Presence, guest: Guest
         // What the old connection has said goes up before what the new one says.
         earlier.done().await;
     }
-    if let Some(will) = shared.wills.came_back(&client, accepted.opening.clean_start) {
+    if let Some(will) = shared.wills.came_back(&client, accepted.opening.clean_start, unix_now()) {
         shared.uplink.send_patiently(&client.user, &Up::Publish(will)).await;
     }
     let now = Instant::now();
@@ -440,10 +440,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 _ => {}
             }
-            if !packet.encode(version, bytes_max, &mut self.out) && !is_dispensable {
+            let is_welcome = matches!(packet, Outbound::ConnAck(_));
+            if packet.encode(version, bytes_max, &mut self.out) || is_dispensable {
+                continue;
+            }
+            if is_welcome {
+                self.session.cannot_welcome();
+            } else {
                 // Left out in silence, an entry or an answer would be waited for as long as the connection lasts.
                 tracing::debug!(user = %self.client.user, "a packet is larger than the client takes");
-                self.session.close(End { cause: Cause::Violation, reason: 0x95 });
+                self.session.close(End::TOO_LARGE);
             }
         }
     }
@@ -557,10 +563,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if let Some(will) = self.shared.wills.wait(Arc::clone(&client), will, self.grant.clone(), waiting_max) {
                 self.shared.uplink.send_patiently(&client.user, &Up::Publish(will)).await;
             }
+            if self.mailbox.is_revoked() {
+                // It came after the end and before the will waited: `Wills::revoke` has missed it.
+                let _ = self.shared.wills.due(&client, number, unix_now());
+            }
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
                 tokio::time::sleep(delay).await;
-                if let Some(will) = shared.wills.due(&client, number) {
+                if let Some(will) = shared.wills.due(&client, number, unix_now()) {
                     shared.uplink.send_patiently(&client.user, &Up::Publish(will)).await;
                 }
             });
@@ -606,7 +616,7 @@ async fn say_farewell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, words: 
     let _ = timeout(FAREWELL_MAX, farewell).await;
 }
 
-fn unix_now() -> u64 {
+pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

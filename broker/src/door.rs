@@ -259,7 +259,7 @@ impl Door {
         shared.registry.end_all(End::SHUTTING_DOWN);
         let ended = async {
             let _ = shared.live.subscribe().wait_for(|live| *live == 0).await;
-            for (user, will) in shared.wills.take_all() {
+            for (user, will) in shared.wills.take_all(connection::unix_now()) {
                 shared.uplink.send_patiently(&user, &Up::Publish(will)).await;
             }
         };

@@ -96,11 +96,19 @@ impl Mailbox {
         put
     }
 
-    /// Ends the connection; the first reason counts.
+    /// Ends the connection; the first reason counts, but for a revocation, which stands above the others.
     pub(crate) fn end(&self, end: End) {
         let mut inner = self.lock();
+        if end == End::REVOKED {
+            inner.end = Some(end);
+        }
         inner.end.get_or_insert(end);
         wake(inner);
+    }
+
+    /// Whether its token was revoked, before or after its end.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.lock().end == Some(End::REVOKED)
     }
 
     /// As [`Mailbox::end`], and what waits goes at once.

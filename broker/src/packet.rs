@@ -160,8 +160,13 @@ pub(crate) fn decode_connect(raw: &[u8]) -> Result<Connect, BadConnect> {
             _ => Err(BadConnect::Close),
         },
         Version::V5 => {
+            let head = raw.len() - body.len();
             let mut raw = BytesMut::from(raw);
-            let flags = raw.len() - body.len() + 7;
+            // The codec refuses a will that expires at once, which is legal; when it expires means nothing here.
+            if let Some(expiry) = validate::will_expiry(body).and_then(|at| raw.get_mut(head + at..head + at + 4)) {
+                expiry.fill(1);
+            }
+            let flags = head + 7;
             // The codec refuses an empty client id without clean start, which is legal. An id that is made up now has no session
             // anyway. It reads the id, so flipping the flag is left to when it is needed.
             match v5::Codec::new(0, 0).decode(&mut raw.clone()) {

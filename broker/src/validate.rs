@@ -119,6 +119,28 @@ pub(crate) fn connect(body: &[u8]) -> Result<Version, BadConnect> {
     }
 }
 
+/// Where the four bytes of the Message Expiry Interval of an MQTT 5 CONNECT's will stand in its body, which is legal.
+pub(crate) fn will_expiry(body: &[u8]) -> Option<usize> {
+    let mut cursor = Cursor(body);
+    // Name, level, flags, keepalive.
+    let (_, _, flags, _) = (cursor.binary().ok()?, cursor.u8().ok()?, cursor.u8().ok()?, cursor.u16().ok()?);
+    if flags & 0x04 == 0 {
+        return None;
+    }
+    let length = cursor.varint().ok()?;
+    cursor.take(length).ok()?;
+    cursor.string().ok()?;
+    let length = cursor.varint().ok()?;
+    let mut properties = Cursor(cursor.take(length).ok()?);
+    loop {
+        let id = properties.u8().ok()?;
+        if id == 0x02 {
+            return Some(body.len() - cursor.0.len() - properties.0.len());
+        }
+        properties.property(id).ok()?;
+    }
+}
+
 fn connect_fields(version: Version, cursor: &mut Cursor<'_>) -> Result<(), Violation> {
     let flags = cursor.u8()?;
     let has = |bit: u8| flags & bit != 0;

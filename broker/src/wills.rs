@@ -20,6 +20,13 @@ struct Waiting {
     grant: Grant,
 }
 
+impl Waiting {
+    /// The will, if its token still held at `now`: what a client may publish is asked again when it is published.
+    fn if_allowed(self, now: u64) -> Option<Publication> {
+        (now < self.grant.expires_at).then_some(self.publication)
+    }
+}
+
 impl Wills {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Client>, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -40,18 +47,19 @@ impl Wills {
         waiting.insert(client, Waiting { publication, grant }).map(|earlier| earlier.publication)
     }
 
-    /// The delay of connection `number`'s will is over: it is due, if it still waits.
-    pub(crate) fn due(&self, client: &Arc<Client>, number: u64) -> Option<Publication> {
+    /// The delay of connection `number`'s will is over at `now` (Unix seconds): it is due, if it still waits.
+    pub(crate) fn due(&self, client: &Arc<Client>, number: u64, now: u64) -> Option<Publication> {
         let mut waiting = self.lock();
         if waiting.get(client)?.publication.connection.n != number {
             return None;
         }
-        waiting.remove(client).map(|waiting| waiting.publication)
+        waiting.remove(client)?.if_allowed(now)
     }
 
     /// The client has come back. If it begins a new session the old one has ended, and its will is due.
-    pub(crate) fn came_back(&self, client: &Arc<Client>, is_new_session: bool) -> Option<Publication> {
-        self.lock().remove(client).map(|waiting| waiting.publication).filter(|_| is_new_session)
+    pub(crate) fn came_back(&self, client: &Arc<Client>, is_new_session: bool, now: u64) -> Option<Publication> {
+        let waiting = self.lock().remove(client)?;
+        if is_new_session { waiting.if_allowed(now) } else { None }
     }
 
     /// Whoever has lost the right to publish has lost it for the will too.
@@ -60,8 +68,11 @@ impl Wills {
     }
 
     /// The server goes away: rather early than never.
-    pub(crate) fn take_all(&self) -> Vec<(UserId, Publication)> {
+    pub(crate) fn take_all(&self, now: u64) -> Vec<(UserId, Publication)> {
         let waiting = std::mem::take(&mut *self.lock());
-        waiting.into_iter().map(|(client, waiting)| (client.user.clone(), waiting.publication)).collect()
+        waiting
+            .into_iter()
+            .filter_map(|(client, waiting)| Some((client.user.clone(), waiting.if_allowed(now)?)))
+            .collect()
     }
 }

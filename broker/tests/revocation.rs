@@ -159,11 +159,7 @@ async fn s41_a_revocation_takes_back_a_will_that_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a defect: a revocation between a connection's close and the wait of its will does not reach the will"]
 async fn s41_a_revocation_while_a_connection_ends_takes_its_will_back() {
-    // broker/src/connection.rs, leave: the close goes up first, then the will begins to wait. `Registry::revoke` has told the mailbox by
-    // then, which nobody looks at any more, and `Wills::revoke` has found nothing. After `wills.wait`, leave should look whether the
-    // mailbox's end is REVOKED, and take the will out again.
     let mut stage = Stage::new().await;
     for _ in 0..20 {
         let (client, connection) = stage.open(true, "revoked", "revoked", 1).await;

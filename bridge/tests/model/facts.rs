@@ -171,6 +171,8 @@ pub(crate) struct Link {
     pub(crate) client_id: String,
     pub(crate) opening: Opening,
     pub(crate) reading: Option<(Device, Mode)>,
+    /// Its session, or this connection before an UNSUBSCRIBE, may have been sent entries.
+    pub(crate) is_resumed: bool,
     pub(crate) deaf: bool,
     pub(crate) prev: Option<Seq>,
     pub(crate) flight: VecDeque<Flight>,

@@ -18,6 +18,8 @@ use super::ops::USERS;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Mirror {
+    /// A server has died: what it had sent is not known any more.
+    pub(crate) has_crashed: bool,
     pub(crate) known: [bool; USERS + 1],
     pub(crate) inboxes: [Inbox; USERS],
     pub(crate) accepted: BTreeMap<(User, String), Accepted>,
@@ -95,6 +97,7 @@ impl Mirror {
                 client_id: opening.client_id.clone(),
                 opening: opening.clone(),
                 reading: None,
+                is_resumed: session_present,
                 deaf: false,
                 prev: None,
                 flight: VecDeque::new(),
@@ -124,7 +127,7 @@ impl Mirror {
 
     fn stop_reading(&mut self, id: ConnectionId) {
         if let Some(link) = self.links.get_mut(&id) {
-            link.reading = None;
+            link.is_resumed |= matches!(link.reading.take(), Some((_, Mode::Device)));
             link.flight.clear();
             link.prev = None;
         }
@@ -291,11 +294,6 @@ impl Mirror {
     fn command(&mut self, user: User, device: Device, payload: &Value) -> Result<(), Kind> {
         if payload["sync"] == true {
             self.begin_device(user, device);
-            let cursor = self.inboxes[user].devices[&device].cursor;
-            if let Some(link) = self.reader_of(user, device).and_then(|id| self.links.get_mut(&id)) {
-                link.flight.clear();
-                link.prev = cursor;
-            }
             return Ok(());
         }
         if let Some(upto) = payload["ack"].as_u64() {
@@ -421,8 +419,12 @@ impl Mirror {
         }
     }
 
-    /// The process died: connections are gone, and nobody says goodbye.
-    pub(crate) fn crashed(&mut self) {
+    /// The process died: connections are gone, and nobody says goodbye. What was sent is forgotten; it may have been all.
+    pub(crate) fn crashed(&mut self, server_secs: u64) {
+        for session in self.sessions.values_mut() {
+            session.gone_at.get_or_insert(server_secs);
+        }
+        self.has_crashed = true;
         self.links.clear();
         self.by_client.clear();
         self.expected.clear();

@@ -97,7 +97,7 @@ impl<S: Server> Player<S> {
 
     fn crash(&mut self) {
         self.server.crash();
-        self.mirror.crashed();
+        self.mirror.crashed(self.server.server_secs());
         // The clock of a server goes on from what the store knows.
         self.now.server_secs = self.server.server_secs().max(1);
     }

@@ -109,7 +109,10 @@ impl Mirror {
             }
             None => true,
         };
-        assert!(!again || known.seqs.contains(&seq), "it is said to come again, and comes for the first time: {entry}");
+        let comes_again = link.is_resumed && known.seqs.contains(&seq);
+        assert!(again || !comes_again, "it comes again to its session, and is not said to: {entry}");
+        let may_come_again = link.is_resumed && (known.seqs.contains(&seq) || self.has_crashed);
+        assert!(!again || may_come_again, "it is said to come again, and comes for the first time: {entry}");
         let first = self.is_said_first(user, seq, &entry);
         let item = self.place(user, seq, &entry, first);
         if let Some(index) = item {

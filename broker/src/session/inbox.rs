@@ -20,14 +20,19 @@ impl Reading {
         let topic = topic::inbox(user, &device).into();
         Self { device, mode, topic }
     }
+}
 
-    /// The QoS that SUBACK grants.
-    pub(super) fn granted(&self) -> u8 {
-        match self.mode {
-            Mode::Device => 1,
-            Mode::Viewer => 0,
-        }
-    }
+/// SUBACK's codes: what was refused here, else the QoS that each filter asked for and gets, as if it had come alone [MQTT-3.8.4-5]; or
+/// why the bridge refused.
+pub(super) fn suback(codes: &[Result<Mode, u8>], refused: Option<u8>) -> Vec<u8> {
+    let granted = |mode: &Mode| match mode {
+        Mode::Device => 1,
+        Mode::Viewer => 0,
+    };
+    codes
+        .iter()
+        .map(|code| code.as_ref().map_or_else(|reason| *reason, |mode| refused.unwrap_or(granted(mode))))
+        .collect()
 }
 
 /// A SUBSCRIBE whose answer waits for the bridge.
@@ -35,8 +40,8 @@ impl Reading {
 pub(super) struct Asking {
     pub(super) packet_id: u16,
     pub(super) reading: Reading,
-    /// A code for each filter; `None` is what the bridge says.
-    pub(super) codes: Vec<Option<u8>>,
+    /// What each filter asks for, or why it is refused.
+    pub(super) codes: Vec<Result<Mode, u8>>,
 }
 
 #[derive(Debug, Default)]

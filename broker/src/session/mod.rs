@@ -61,8 +61,10 @@ impl End {
 
     /// The socket is gone.
     pub(crate) const GONE: Self = Self { cause: Cause::Gone, reason: 0 };
-    /// The token was revoked.
+    /// The token was revoked, or has expired.
     pub(crate) const REVOKED: Self = Self { cause: Cause::Revoked, reason: 0x87 };
+    /// A packet is larger than the client takes.
+    pub(crate) const TOO_LARGE: Self = Self { cause: Cause::Violation, reason: 0x95 };
     /// It reads too slowly.
     pub(crate) const SLOW: Self = Self { cause: Cause::Slow, reason: 0x97 };
     /// A newer connection of the same client has come.
@@ -97,6 +99,8 @@ pub(crate) struct Session {
     bound: Option<DeviceId>,
     packet_bytes_max: u32,
     expiry_secs: u32,
+    /// The longest session expiry that is granted.
+    expiry_secs_max: u32,
     /// Makes the id of a message that has none.
     stamp: fn() -> u128,
 
@@ -130,7 +134,7 @@ impl Session {
         stamp: fn() -> u128,
         now: Instant,
     ) -> Self {
-        let Accepted { version, grant, opening, will, keep_alive, welcome } = accepted;
+        let Accepted { version, grant, opening, expiry_secs_max, will, keep_alive, welcome } = accepted;
         let is_fresh = opening.clean_start && opening.expiry_secs == 0;
         let mut session = Self {
             connection,
@@ -139,6 +143,7 @@ impl Session {
             bound: grant.device,
             packet_bytes_max: opening.packet_bytes_max,
             expiry_secs: opening.expiry_secs,
+            expiry_secs_max,
             stamp,
             publishes: Publishes::new(version, opening.dialect == Dialect::Full, welcome.receive_maximum),
             welcome: Some(Box::new(welcome)),
@@ -231,7 +236,7 @@ impl Session {
     /// Time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.expires_at.is_some_and(|at| at <= now) {
-            self.close(End::server(0x87));
+            self.close(End::REVOKED);
         } else if self.paused.is_none() && self.last_packet + self.silence_max <= now {
             // [MQTT-3.1.2-22]
             self.close(End { cause: Cause::Silence, reason: 0x8d });
@@ -254,6 +259,14 @@ impl Session {
             (false, Version::V5, reason @ (0x87 | 0x89 | 0x97)) => Outbound::ConnRefused(reason),
             (false, Version::V5, _) => Outbound::ConnRefused(0x88),
         });
+    }
+
+    /// CONNACK is larger than the client takes [MQTT-3.1.2-24]: a shorter one says so, if even that one fits; no DISCONNECT goes before
+    /// CONNACK [MQTT-3.14.0-1].
+    pub(crate) fn cannot_welcome(&mut self) {
+        self.end.get_or_insert(End::TOO_LARGE);
+        self.out.clear();
+        self.out.push_back(Outbound::ConnRefused(End::TOO_LARGE.reason));
     }
 
     /// A packet that is not legal.
@@ -361,21 +374,21 @@ impl Session {
         let mut codes = Vec::with_capacity(filters.len());
         for (filter, qos) in filters {
             codes.push(match self.own_inbox(filter) {
-                Err(reason) => Some(reason),
+                Err(reason) => Err(reason),
                 Ok(device) => {
                     let one = asked.as_ref().or(self.inbox.reading.as_ref()).map(|reading| &reading.device);
                     if one.is_some_and(|one| *one != device) {
                         // One inbox a connection.
-                        Some(0x97)
+                        Err(0x97)
                     } else {
                         let mode = if *qos == 0 { Mode::Viewer } else { Mode::Device };
                         asked = Some(Reading::new(&self.user, device, mode));
-                        None
+                        Ok(mode)
                     }
                 }
             });
         }
-        let granted = match asked {
+        match asked {
             Some(reading) if self.inbox.reading.as_ref() != Some(&reading) => {
                 self.up.push_back(Up::Attach {
                     connection: self.connection,
@@ -384,14 +397,10 @@ impl Session {
                     mode: reading.mode,
                 });
                 self.inbox.asking = Some(Asking { packet_id, reading, codes });
-                return;
             }
             // The inbox is read in this way already: there is nothing to change and nothing to resend.
-            Some(reading) => reading.granted(),
-            None => 0,
-        };
-        let codes = codes.into_iter().map(|code| code.unwrap_or(granted)).collect();
-        self.out.push_back(Outbound::SubAck { packet_id, codes });
+            _ => self.out.push_back(Outbound::SubAck { packet_id, codes: inbox::suback(&codes, None) }),
+        }
     }
 
     /// The device whose inbox a filter names, or the reason against it.
@@ -423,7 +432,7 @@ impl Session {
         if self.expiry_secs == 0 && expiry_secs.is_some_and(|secs| secs > 0) {
             return self.handle_violation(validate::PROTOCOL_ERROR);
         }
-        self.new_expiry_secs = expiry_secs;
+        self.new_expiry_secs = expiry_secs.map(|secs| secs.min(self.expiry_secs_max));
         if reason == 0 {
             // [MQTT-3.14.4-3]
             self.will = None;
@@ -471,11 +480,11 @@ impl Session {
         else {
             return;
         };
-        if reason < 0x80 {
+        let refused = (reason >= 0x80).then_some(reason);
+        if refused.is_none() {
             self.inbox.reading = Some(reading);
         }
-        let codes = codes.into_iter().map(|code| code.unwrap_or(reason)).collect();
-        self.out.push_back(Outbound::SubAck { packet_id, codes });
+        self.out.push_back(Outbound::SubAck { packet_id, codes: inbox::suback(&codes, refused) });
     }
 
     fn entry(&mut self, seq: Seq, again: bool, payload: Bytes) {

@@ -33,6 +33,7 @@ fn accepted(version: Version, expiry_secs: u32) -> Accepted {
             device: None,
         },
         will: Some(Will { device: device(), payload: Bytes::from_static(b"{}"), delay_secs: 0 }),
+        expiry_secs_max: 100,
         keep_alive: Duration::from_secs(10),
         welcome: Welcome { receive_maximum: 4, ..Welcome::default() },
     }
