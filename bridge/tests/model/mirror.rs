@@ -18,7 +18,7 @@ use super::ops::USERS;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Mirror {
-    /// A server has died: what it had sent is not known any more.
+    /// A server has died, or has given up a batch: what it had sent is not known any more.
     pub(crate) has_crashed: bool,
     pub(crate) known: [bool; USERS + 1],
     pub(crate) inboxes: [Inbox; USERS],

@@ -74,6 +74,7 @@ impl Mirror {
             link.flight.clear();
             self.leaving.push(connection);
         }
+        self.has_crashed = true;
         assert!(self.links.values().all(|link| link.deaf), "a connection goes on as if nothing had happened");
     }
 

@@ -4,7 +4,7 @@
 //! - `pairs` round trips, in a closed or an open loop · `drain` a backlog · `stored` entries for users who are not there ·
 //!   `idle` connections that say nothing, in a process of their own
 //! - `net` the connections · `scan` what is read of an entry · `names` who takes part
-//! - [`target`] the server · [`process`] what the kernel says of it · [`report`] what is printed
+//! - `target` the server · `process` what the kernel says of it · `report` what is printed
 
 mod drain;
 mod idle;
