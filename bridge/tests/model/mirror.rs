@@ -20,6 +20,8 @@ use super::ops::USERS;
 pub(crate) struct Mirror {
     /// A server has died, or has given up a batch: what it had sent is not known any more.
     pub(crate) has_crashed: bool,
+    /// When the last start was.
+    pub(crate) recovered_at: u64,
     pub(crate) known: [bool; USERS + 1],
     pub(crate) inboxes: [Inbox; USERS],
     pub(crate) accepted: BTreeMap<(User, String), Accepted>,
@@ -47,8 +49,12 @@ impl Mirror {
     /// The inbox that the client's stored session would read.
     pub(crate) fn resumes(&self, user: User, client_id: &str, now: Now) -> Option<&Session> {
         self.sessions.get(&(user, client_id.to_owned())).filter(|session| {
+            // Whoever is connected holds its session; one whose server died was there until the next start at least.
+            let is_connected =
+                self.by_client.get(&(user, client_id.to_owned())).is_some_and(|id| self.links.contains_key(id));
+            let gone = session.gone_at.unwrap_or(self.recovered_at);
             let expiry = u64::from(session.expiry_secs);
-            session.expiry_secs == u32::MAX || session.gone_at.is_none_or(|gone| gone + expiry > now.server_secs)
+            session.expiry_secs == u32::MAX || is_connected || gone + expiry > now.server_secs
         })
     }
 
@@ -75,11 +81,11 @@ impl Mirror {
     fn open(&mut self, user: User, id: ConnectionId, opening: &Opening, now: Now) {
         self.known[user] = true;
         let key = (user, opening.client_id.clone());
+        let resumed = self.resumes(user, &opening.client_id, now).filter(|_| !opening.clean_start).cloned();
         if let Some(old) = self.by_client.insert(key.clone(), id) {
             self.stop_reading(old);
             self.leaving.push(old);
         }
-        let resumed = self.resumes(user, &opening.client_id, now).filter(|_| !opening.clean_start).cloned();
         let session_present = resumed.is_some();
         let fresh = Session { device: None, expiry_secs: 0, gone_at: None, held: Vec::new() };
         let mut session = resumed.unwrap_or(fresh);
@@ -421,9 +427,7 @@ impl Mirror {
 
     /// The process died: connections are gone, and nobody says goodbye. What was sent is forgotten; it may have been all.
     pub(crate) fn crashed(&mut self, server_secs: u64) {
-        for session in self.sessions.values_mut() {
-            session.gone_at.get_or_insert(server_secs);
-        }
+        self.recovered_at = server_secs;
         self.has_crashed = true;
         self.links.clear();
         self.by_client.clear();
