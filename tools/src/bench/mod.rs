@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
@@ -114,6 +115,9 @@ struct PairsOptions {
     /// Connections that subscribe and say nothing, beside
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=15_000))]
     idle: u32,
+    /// So many of the idle connections are dropped when the measurement begins, and come back, all at once
+    #[arg(long, default_value_t = 0, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(0..=15_000))]
+    storm: u32,
     /// Users in all [default: as many as have a part]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     users: Option<u64>,
@@ -242,7 +246,7 @@ impl<'a> Stage<'a> {
     }
 
     fn open(&self, names: &[String], subscribes: bool) -> Result<Net> {
-        Net::new(net::open(self.target.address, &self.logins(names, subscribes)?)?)
+        Net::new(net::open(self.target.address, &self.logins(names, subscribes)?, net::OPENING)?)
     }
 
     /// Stores entries and waits until they are settled; how many a second.
@@ -318,6 +322,9 @@ fn run_pairs(options: &PairsOptions, place: &Place) -> Result<()> {
     if options.users.is_some_and(|users| users < cast.needed()) {
         bail!("--users: expected at least {}, since so many have a part, got {}", cast.needed(), cast.users);
     }
+    if options.storm > *idle {
+        bail!("--storm: expected at most the {idle} connections of --idle, got {}", options.storm);
+    }
     let target = if options.broker {
         let Some(target) = Target::mosquitto(place.path())? else {
             writeln!(std::io::stderr(), "SKIPPED: mosquitto is missing (package mosquitto)")?;
@@ -329,7 +336,7 @@ fn run_pairs(options: &PairsOptions, place: &Place) -> Result<()> {
     };
     let stage = Stage::set(&target, cast, common)?;
     let stored_per_s = stage.store(*stored)?;
-    let idle_beside = {
+    let mut idle_beside = {
         target.settle()?;
         stage.idle(u64::from(*idle))?
     };
@@ -351,7 +358,15 @@ fn run_pairs(options: &PairsOptions, place: &Place) -> Result<()> {
     let rss_before_kib = stage.rss()?;
     let setup = stage.setup("pairs", *stored, stored_per_s, u64::from(*idle));
     let mut progress = Progress::new();
-    let outcome = pairs::run(&plan, &mut net, &mut progress)?;
+    let (outcome, storm) = thread::scope(|scope| {
+        let storm = idle_beside.as_mut().filter(|_| options.storm > 0).map(|(idle, _)| {
+            let wait = plan.warmup;
+            scope.spawn(move || idle.storm(options.storm as usize, wait))
+        });
+        let outcome = pairs::run(&plan, &mut net, &mut progress);
+        let storm = storm.map(|storm| storm.join().unwrap_or_else(|_| bail!("the thread of the storm has panicked")));
+        anyhow::Ok((outcome?, storm.transpose()?))
+    })?;
     progress.end()?;
     let around = Around {
         in_flight: plan.in_flight,
@@ -360,6 +375,7 @@ fn run_pairs(options: &PairsOptions, place: &Place) -> Result<()> {
         has_pid: target.pid.is_some(),
         rss_before_kib,
         rss_after_kib: stage.rss()?,
+        storm: storm.map(|time| (options.storm, time)),
         rss_idle_bytes_each: idle_beside.as_ref().and_then(|(_, grown)| *grown),
     };
     let report = PairsReport::new(setup, plan.users.len(), around, &outcome);
@@ -378,7 +394,7 @@ fn run_backlog(options: &BacklogOptions, place: &Place) -> Result<()> {
     let rss_before = stage.rss()?;
     let mut progress = Progress::new();
     let (start, before) = (Instant::now(), Cpu::now(target.pid)?);
-    let mut net = Net::new(net::open(target.address, &logins)?)?;
+    let mut net = Net::new(net::open(target.address, &logins, net::OPENING)?)?;
     drain::run(*entries, &mut net, &mut progress)?;
     let (time, cpu) = (start.elapsed(), Cpu::now(target.pid)?.since(before));
     progress.end()?;

@@ -1,7 +1,7 @@
 //! Many connections on one thread: what has come is read, handled and answered with one read and one write a connection a wake-up.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream as StdTcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -17,8 +18,10 @@ use crate::mqtt::{self, Packet};
 
 /// How long a connection may take to be answered.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// Connections that are opened at a time.
-const OPENING: usize = 64;
+/// Connections that are opened at a time, where nothing else is asked for.
+pub(crate) const OPENING: usize = 64;
+/// Addresses of the loopback network that connections come from.
+const SOURCES: usize = 8;
 /// Of all connections here: longer than any run is silent.
 const KEEP_ALIVE_S: u16 = 3600;
 /// What is read at a time.
@@ -52,11 +55,12 @@ pub(crate) struct Link {
     output: Vec<u8>,
 }
 
-/// Opens connections, many at a time.
-pub(crate) fn open(address: SocketAddr, logins: &[Login]) -> Result<Vec<Link>> {
+/// Opens connections, `at_once` at a time.
+pub(crate) fn open(address: SocketAddr, logins: &[Login], at_once: usize) -> Result<Vec<Link>> {
     let mut links = Vec::with_capacity(logins.len());
-    for logins in logins.chunks(OPENING) {
-        let streams: Vec<_> = logins.iter().map(|login| greet(address, login)).collect::<Result<_>>()?;
+    for logins in logins.chunks(at_once.max(1)) {
+        let streams: Vec<_> =
+            logins.iter().enumerate().map(|(i, login)| greet(address, i, login)).collect::<Result<_>>()?;
         for (login, stream) in logins.iter().zip(streams) {
             links.push(welcome(stream, login).with_context(|| format!("{}/{}", login.user, login.device))?);
         }
@@ -64,10 +68,23 @@ pub(crate) fn open(address: SocketAddr, logins: &[Login]) -> Result<Vec<Link>> {
     Ok(links)
 }
 
+/// Connects. To a server on loopback from one of its many addresses, each of which has as many ports again.
+fn dial(address: SocketAddr, index: usize) -> Result<StdTcpStream> {
+    let SocketAddr::V4(v4) = address else { return Ok(StdTcpStream::connect_timeout(&address, ANSWER_MAX)?) };
+    if !v4.ip().is_loopback() {
+        return Ok(StdTcpStream::connect_timeout(&address, ANSWER_MAX)?);
+    }
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let source = u8::try_from(1 + index % SOURCES).unwrap_or(1);
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, source), 0))?;
+    connect(&socket, &v4)?;
+    Ok(socket.into())
+}
+
 /// Sends CONNECT, and SUBSCRIBE right behind it.
-fn greet(address: SocketAddr, login: &Login) -> Result<StdTcpStream> {
+fn greet(address: SocketAddr, index: usize, login: &Login) -> Result<StdTcpStream> {
     let Login { user, token, device, subscribes } = login;
-    let mut stream = StdTcpStream::connect_timeout(&address, ANSWER_MAX).with_context(|| address.to_string())?;
+    let mut stream = dial(address, index).with_context(|| address.to_string())?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     let mut bytes = mqtt::connect(true, true, KEEP_ALIVE_S, &format!("{user}-{device}"), user, token);
@@ -152,6 +169,17 @@ impl Net {
             timer,
             traffic: Traffic::default(),
         })
+    }
+
+    /// Drops the first connections, all at once and without a word, and opens them again, all at once.
+    pub(crate) fn storm(&mut self, address: SocketAddr, logins: &[Login]) -> Result<()> {
+        // A closed socket leaves the poll by itself.
+        self.links.drain(..logins.len().min(self.links.len()));
+        let links = open(address, logins, logins.len())?;
+        let all = links.into_iter().chain(std::mem::take(&mut self.links)).collect();
+        let traffic = self.traffic;
+        *self = Self { traffic, ..Self::new(all)? };
+        Ok(())
     }
 
     /// What a connection will write at the next [`Net::flush`].

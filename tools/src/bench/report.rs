@@ -102,6 +102,10 @@ pub(crate) struct PairsReport {
     rss_before_kib: Option<u64>,
     rss_after_kib: Option<u64>,
     pub(crate) rss_idle_bytes_each: Option<u64>,
+    /// Connections that were dropped and came back at once; none was refused.
+    storm: Option<u32>,
+    /// Until all of them were subscribed again.
+    storm_ms: Option<f64>,
     /// A round trip's share of what was written to the server and read from it, without TCP's own.
     wire_bytes_to_server: f64,
     wire_bytes_from_server: f64,
@@ -119,6 +123,8 @@ pub(crate) struct Around {
     pub(crate) rss_before_kib: Option<u64>,
     pub(crate) rss_after_kib: Option<u64>,
     pub(crate) rss_idle_bytes_each: Option<u64>,
+    /// How many connections were dropped and came back at once, and how long that took.
+    pub(crate) storm: Option<(u32, Duration)>,
 }
 
 impl PairsReport {
@@ -151,6 +157,8 @@ impl PairsReport {
             rss_before_kib: around.rss_before_kib,
             rss_after_kib: around.rss_after_kib,
             rss_idle_bytes_each: around.rss_idle_bytes_each,
+            storm: around.storm.map(|(connections, _)| connections),
+            storm_ms: around.storm.map(|(_, time)| rounded(time.as_secs_f64() * 1000.0)),
             wire_bytes_to_server: bytes(traffic.to_server),
             wire_bytes_from_server: bytes(traffic.from_server),
             counts: *counts,
@@ -177,6 +185,9 @@ impl PairsReport {
             "{} users, {} entries stored for {} of them, {} idle connections",
             setup.users, setup.stored, setup.stored_users, setup.idle
         );
+        if let (Some(storm), Some(ms)) = (self.storm, self.storm_ms) {
+            let _ = writeln!(out, "{storm} of them dropped and back at once, in {ms:.0} ms");
+        }
         let _ = writeln!(out, "\n{:<28}{:>12.0}", "round trips/s", self.round_trips_per_s);
         let optional = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), |value| format!("{value:.1}"));
         let _ = writeln!(out, "{:<28}{:>12}", "server CPU, us/round trip", optional(self.server_cpu_us_per_round_trip));

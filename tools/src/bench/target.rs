@@ -55,6 +55,8 @@ impl Target {
     /// Starts this program's own server, with its data in `dir`.
     pub(crate) fn own(dir: &Path) -> Result<Self> {
         let mut server = Server::new(std::env::current_exe()?, dir);
+        // The limit of open files is what bounds a run.
+        server.settings.push(("NATTER__DOOR__CONNECTIONS_MAX", "1000000".to_owned()));
         let port = server.start()?;
         let pid = server.pid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
         Ok(Self {

@@ -32,13 +32,15 @@ pub(crate) struct Server {
     /// Where it answers `/metrics`.
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) peak: Peak,
+    /// Configuration by environment: name and value.
+    pub(crate) settings: Vec<(&'static str, String)>,
 }
 
 impl Server {
     /// One whose data and log are in `dir`.
     pub(crate) fn new(program: PathBuf, dir: &Path) -> Self {
         let (data, log) = (dir.join("server"), dir.join("server.log"));
-        Self { program, data, log, child: None, admin: None, peak: Peak::default() }
+        Self { program, data, log, child: None, admin: None, peak: Peak::default(), settings: Vec::new() }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -46,6 +48,7 @@ impl Server {
         for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("NATTER__")) {
             command.env_remove(key);
         }
+        command.envs(self.settings.iter().map(|(name, value)| (*name, value.as_str())));
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "error");
         }
