@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use natter_bridge::store::background::Check;
 use natter_bridge::{Bridge, Running};
 use natter_broker::Door;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{sleep, timeout};
@@ -142,11 +142,11 @@ impl Server {
         let hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
         let dir = DataDir::open_or_make(&config.data.dir)?;
         let lock = lock(&dir).await?;
-        let mqtt_listener = bind("listen.mqtt", config.listen.mqtt).await?;
-        let http_listener = bind("listen.http", config.listen.http).await?;
-        let admin_listener = bind("listen.admin", config.listen.admin).await?;
-        let mqtts_listener = bind_if("listen.mqtts", config.listen.mqtts).await?;
-        let https_listener = bind_if("listen.https", config.listen.https).await?;
+        let mqtt_listener = bind("listen.mqtt", config.listen.mqtt)?;
+        let http_listener = bind("listen.http", config.listen.http)?;
+        let admin_listener = bind("listen.admin", config.listen.admin)?;
+        let mqtts_listener = bind_if("listen.mqtts", config.listen.mqtts)?;
+        let https_listener = bind_if("listen.https", config.listen.https)?;
         let mqtt = mqtt_listener.local_addr().context("local address")?;
         let mqtts = mqtts_listener.as_ref().map(TcpListener::local_addr).transpose().context("local address")?;
         let tls = Tls::load(&config.tls)?;
@@ -281,13 +281,20 @@ async fn lock(dir: &DataDir) -> Result<Lock> {
     }
 }
 
-async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+/// Connections that may wait to be accepted; the kernel keeps to net.core.somaxconn. One more has to ask again a second later.
+const ACCEPT_BACKLOG: u32 = 4096;
+
+fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // As `TcpListener::bind` does: a restarted server gets its port back at once.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(ACCEPT_BACKLOG)
+    };
+    listen().with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
-async fn bind_if(key: &str, address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
-    match address {
-        Some(address) => bind(key, address).await.map(Some),
-        None => Ok(None),
-    }
+fn bind_if(key: &str, address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    address.map(|address| bind(key, address)).transpose()
 }

@@ -185,6 +185,7 @@ where
         count(&shared.metrics.auth_throttled);
         return Err(Some(Refused::new(connect.version(), 3, 0x9f)));
     }
+    shared.turn().await;
     let mark = shared.registry.revocation_mark();
     let accepted = connect::decide(connect, id, &*shared.accounts, unix_now(), &shared.config).map_err(|refused| {
         if refused.is_guess {

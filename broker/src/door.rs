@@ -1,8 +1,8 @@
 //! A running door: accepts sockets, and ends them in good order.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use natter_protocol::accounts::Accounts;
@@ -19,6 +19,7 @@ use crate::connection;
 use crate::downlink;
 use crate::memory;
 use crate::metrics::{Metrics, Stats, count};
+use crate::rate::Bucket;
 use crate::registry::Registry;
 use crate::router::Link;
 use crate::session::End;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) is_memory_full: AtomicBool,
     /// Connections whose CONNECT is not accepted yet.
     handshakes: AtomicUsize,
+    /// CONNECTs that were decided about.
+    arrivals: Mutex<Bucket>,
     last_number: AtomicU64,
     /// No more sockets are taken.
     closing: watch::Sender<bool>,
@@ -56,6 +59,20 @@ impl Shared {
     /// The number of a new connection.
     pub(crate) fn next_id(&self) -> ConnectionId {
         ConnectionId { boot: self.boot, n: self.last_number.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    /// Waits for a turn at deciding about a CONNECT ([`Config::arrival_rate`]).
+    pub(crate) async fn turn(&self) {
+        let wait = {
+            let (now, rate) = (Instant::now(), self.config.arrival_rate);
+            let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+            let wait = arrivals.wait(rate, now);
+            arrivals.take(rate, now);
+            wait
+        };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// Whether the door is about to close.
@@ -189,6 +206,7 @@ impl Door {
             metrics: Metrics::default(),
             is_memory_full: AtomicBool::new(false),
             handshakes: AtomicUsize::new(0),
+            arrivals: Mutex::default(),
             last_number: AtomicU64::new(0),
             closing: watch::Sender::new(false),
             has_stopped: AtomicBool::new(false),

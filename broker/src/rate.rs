@@ -22,6 +22,13 @@ impl Rate {
         Self { every: Duration::from_nanos(1_000_000_000 / events as u64), burst: events.saturating_mul(2) }
     }
 
+    /// `events` a second, 1 or more, and those of a twentieth of a second at once: what comes together is spread.
+    #[must_use]
+    pub const fn spread(events: u32) -> Self {
+        let burst = if events < 20 { 1 } else { events / 20 };
+        Self { burst, ..Self::per_second(events) }
+    }
+
     /// `events` a minute, 1 or more, and as many at once.
     #[must_use]
     pub const fn per_minute(events: u32) -> Self {

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream as StdTcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -24,6 +25,8 @@ pub(crate) const OPENING: usize = 64;
 const SOURCES: usize = 8;
 /// Of all connections here: longer than any run is silent.
 const KEEP_ALIVE_S: u16 = 3600;
+/// Threads that bring connections back at once.
+const STORM_THREADS: usize = 50;
 /// What is read at a time.
 const READ_BYTES: usize = 64 * 1024;
 /// Sockets that one wake-up is for.
@@ -175,8 +178,16 @@ impl Net {
     pub(crate) fn storm(&mut self, address: SocketAddr, logins: &[Login]) -> Result<()> {
         // A closed socket leaves the poll by itself.
         self.links.drain(..logins.len().min(self.links.len()));
-        let links = open(address, logins, logins.len())?;
-        let all = links.into_iter().chain(std::mem::take(&mut self.links)).collect();
+        // One that has to ask again must not keep the others back: they know nothing of each other.
+        let links = thread::scope(|scope| {
+            let shares = logins.chunks(logins.len().div_ceil(STORM_THREADS).max(1));
+            let threads: Vec<_> = shares.map(|share| scope.spawn(move || open(address, share, share.len()))).collect();
+            let opened = |thread: thread::ScopedJoinHandle<'_, Result<Vec<Link>>>| {
+                thread.join().unwrap_or_else(|_| bail!("a thread of the storm has panicked"))
+            };
+            threads.into_iter().map(opened).collect::<Result<Vec<_>>>()
+        })?;
+        let all = links.into_iter().flatten().chain(std::mem::take(&mut self.links)).collect();
         let traffic = self.traffic;
         *self = Self { traffic, ..Self::new(all)? };
         Ok(())
