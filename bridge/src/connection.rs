@@ -135,6 +135,10 @@ impl<S: Store> Engine<S> {
             return Ok(());
         }
         self.by_client.remove(&key);
+        if connection.expiry_secs == 0 {
+            // Forgotten when it was opened, and a DISCONNECT cannot prolong it [MQTT-3.1.2-23]: thousands that leave at once cost no reads.
+            return Ok(());
+        }
         if let Some(mut session) = self.state.session(user, &connection.client_id)? {
             session.expiry_secs = expiry_secs.unwrap_or(connection.expiry_secs);
             session.gone_at = Some(self.now.server_secs);
