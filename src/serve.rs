@@ -179,7 +179,7 @@ impl Server {
 
         let gate = Gate { door: Arc::downgrade(&door), origins: config.http.allowed_origins.clone().into() };
         let brake = Arc::new(DoorBrake(door.addresses()));
-        let router = http::router(gate, Api { bridge: bridge.handle.clone(), accounts, brake });
+        let router = http::router(gate, Api { bridge: bridge.handle.clone(), accounts, brake, files: None });
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;
         if let Some(tls) = &tls {
@@ -231,6 +231,8 @@ impl Server {
     /// Takes in nothing more, finishes what has been taken in, closes the store.
     async fn drain(self, time: Duration) -> Result<ExitCode> {
         self.health.start_draining();
+        // Long polls end with what they have.
+        self.bridge.handle.nudge(None);
         self.control_stop.cancel();
         drop(self.check);
         let https = async {
