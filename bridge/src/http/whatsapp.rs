@@ -88,12 +88,21 @@ async fn cloud_message(
 ) -> Result<Response, Problem> {
     must_be_version(&version)?;
     caller.must_be("user in the path", &user)?;
-    let body = liberal::parse(&body)?;
+    cloud(&api, &caller, &headers, liberal::parse(&body)?).await
+}
+
+/// What a body of the Cloud API asks for.
+pub(super) async fn cloud(
+    api: &Api,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: Map<String, Value>,
+) -> Result<Response, Problem> {
     if is_mark(&body) {
-        mark(&api, &caller, &body, None).await?;
+        mark(api, caller, &body, None).await?;
         return Ok(Json(Success::YES).into_response());
     }
-    let (sent, _, _) = send(&api, &caller, &headers, liberal::whatsapp(body)?).await?;
+    let (sent, _, _) = send(api, caller, headers, liberal::whatsapp(body)?).await?;
     Ok(Json(sent).into_response())
 }
 
