@@ -139,6 +139,19 @@ fn the_same_again_is_answered_like_the_first_time_whatever_way_it_comes() {
 }
 
 #[test]
+fn marks_of_an_outbox_are_taken_too() {
+    let server = TestServer::with_users(&["alice", "bob"]);
+    let mut alice = Device::v5(&server, "alice", "phone");
+    alice.send("bob", "m1", "hi");
+    let bob = Client::of(&server, "bob");
+    assert_eq!(bob.post("/messages", &json!({"status": "typing", "chat": "alice"})).ok(), json!({"success": true}));
+    assert_eq!(alice.live()["type"], "typing");
+    bob.post("/messages", &json!({"status": "read", "chat": "alice", "n": 1})).ok();
+    assert_receipt(&alice.entry(), "read", "bob", 0, 1);
+    bob.post("/messages", &json!({"status": "read", "chat": "alice", "n": 2})).refused(400, 131_009);
+}
+
+#[test]
 fn an_answer_means_that_it_is_on_disk() {
     let mut server = TestServer::with_users(&["alice", "bob"]);
     let alice = Client::of(&server, "alice");

@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{Params, Whole};
-use super::send::{Sent, answer, send};
+use super::send::{Sent, Success, answer, send};
 use super::shape::Shape;
 use super::{Api, Caller, Problem, inline, liberal, whatsapp};
 use crate::inside::{Fetch, Page};
@@ -86,6 +86,10 @@ async fn send_message(
     if liberal::is_cloud(&body) {
         // 360dialog's second API: Cloud bodies without version and number in the path.
         return whatsapp::cloud(&api, &caller, &headers, body).await.map_err(|problem| problem.in_shape(Shape::Cloud));
+    }
+    if liberal::is_mark(&body) {
+        whatsapp::mark(&api, &caller, &body, None).await?;
+        return Ok(Json(Success::YES).into_response());
     }
     let liberal::Mission { sender, draft } = liberal::mission(body)?;
     if let Some(sender) = sender {
@@ -209,13 +213,9 @@ struct Acknowledge {
 #[utoipa::path(
     post, path = "/messages/ack", tag = "messages",
     request_body = Acknowledge,
-    responses((status = 200, description = "The cursor is on disk", body = super::send::Success))
+    responses((status = 200, description = "The cursor is on disk", body = Success))
 )]
-async fn acknowledge(
-    State(api): State<Api>,
-    caller: Caller,
-    Whole(body): Whole,
-) -> Result<Json<super::send::Success>, Problem> {
+async fn acknowledge(State(api): State<Api>, caller: Caller, Whole(body): Whole) -> Result<Json<Success>, Problem> {
     let body = Value::Object(liberal::parse(&body)?);
     let Acknowledge { user_id, ack } = serde_json::from_value(body)
         .map_err(|error| Problem::of(Kind::Malformed, format!("body: expected {{\"ack\":N}}: {error}")))?;
@@ -223,5 +223,5 @@ async fn acknowledge(
         caller.must_be("user_id", user)?;
     }
     answer(api.bridge.ack(caller.user.clone(), caller.acting_device(), ack)).await?;
-    Ok(Json(super::send::Success::YES))
+    Ok(Json(Success::YES))
 }

@@ -64,11 +64,6 @@ struct TextObject {
     body: String,
 }
 
-/// Whether a body is a read mark.
-fn is_mark(body: &Map<String, Value>) -> bool {
-    body.contains_key("status") && !body.contains_key("type")
-}
-
 /// The Cloud API's send, and its read mark (with a typing hint, if it asks for one).
 #[utoipa::path(
     post, path = "/v{version}/{user}/messages", tag = "Cloud API",
@@ -98,7 +93,7 @@ pub(super) async fn cloud(
     headers: &HeaderMap,
     body: Map<String, Value>,
 ) -> Result<Response, Problem> {
-    if is_mark(&body) {
+    if liberal::is_mark(&body) {
         mark(api, caller, &body, None).await?;
         return Ok(Json(Success::YES).into_response());
     }
@@ -118,8 +113,13 @@ pub(super) fn must_be_version(version: &str) -> Result<(), Problem> {
     }
 }
 
-async fn mark(api: &Api, caller: &Caller, body: &Map<String, Value>, id: Option<&str>) -> Result<(), Problem> {
-    let payload = liberal::read_mark(body, id)?;
+pub(super) async fn mark(
+    api: &Api,
+    caller: &Caller,
+    body: &Map<String, Value>,
+    id: Option<&str>,
+) -> Result<(), Problem> {
+    let payload = liberal::mark(body, id)?;
     command(api, caller, payload).await.map_err(|problem| {
         if problem.code == Kind::Ambiguous.code() {
             // What WhatsApp says of an id that it does not know.
@@ -154,7 +154,7 @@ async fn on_premises_message(
     Whole(body): Whole,
 ) -> Result<Response, Problem> {
     let body = liberal::parse(&body)?;
-    if is_mark(&body) {
+    if liberal::is_mark(&body) {
         mark(&api, &caller, &body, None).await?;
         return Ok(Json(Success::YES).into_response());
     }
