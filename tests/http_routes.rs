@@ -89,6 +89,44 @@ fn s59_every_route_asks_for_a_token() {
     }
 }
 
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0u32, |word, b| word << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
+        for digit in 0..=chunk.len() {
+            text.push(char::from(DIGITS[(word >> (18 - 6 * digit) & 63) as usize]));
+        }
+    }
+    text
+}
+
+#[test]
+fn s16_s17_s18_s25_the_head_of_a_token_chooses_nothing() {
+    let server = TestServer::with_users(&["alice"]);
+    let alice = Client::of(&server, "alice");
+    alice.get("/messages").ok();
+    let good = alice.token.clone().unwrap();
+    let (_, rest) = good.split_once('.').unwrap();
+    let (claims, signature) = rest.split_once('.').unwrap();
+    for head in [
+        json!({"alg": "none"}),
+        json!({"alg": "HS256", "typ": "JWT"}),
+        json!({"alg": "RS256"}),
+        json!({"alg": "EdDSA", "kid": "../../etc/passwd"}),
+        json!({"alg": "EdDSA", "kid": "' OR 1=1 --"}),
+        json!({"alg": "EdDSA", "jku": "http://127.0.0.1/keys", "x5u": "http://127.0.0.1/keys"}),
+        json!({"alg": "EdDSA", "jwk": {"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}}),
+        json!({"alg": "EdDSA", "crit": ["exp"]}),
+    ] {
+        let head = base64url(head.to_string().as_bytes());
+        for token in [format!("{head}.{claims}.{signature}"), format!("{head}.{claims}.")] {
+            Client { token: Some(token), ..alice.clone() }.get("/messages").refused(401, 190);
+        }
+    }
+    Client { token: Some("a".repeat(100_000)), ..alice }.get("/messages").refused(401, 190);
+}
+
 #[test]
 fn s20_a_token_for_something_else_opens_nothing() {
     let server = TestServer::with_users(&["alice"]);

@@ -1,5 +1,5 @@
 //! The README keeps its word: its five minutes and its calls over HTTP run as they stand there, against a server of the test's own.
-#![expect(clippy::print_stderr, clippy::unwrap_used, reason = "a test ends that way")]
+#![expect(clippy::expect_used, clippy::print_stderr, clippy::unwrap_used, reason = "a test ends that way")]
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
