@@ -99,6 +99,14 @@ pub enum Revocation {
 }
 
 impl Revocation {
+    /// Whose tokens end.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        match self {
+            Self::Token { user, .. } | Self::Device { user, .. } | Self::User { user, .. } => user,
+        }
+    }
+
     /// Whether `grant` ends by this.
     #[must_use]
     pub fn covers(&self, grant: &Grant) -> bool {
@@ -122,6 +130,12 @@ pub trait Accounts: Send + Sync {
     /// # Errors
     /// [`Denied`] says why not.
     fn verify(&self, user: &UserId, token: &[u8], scope: Scope, now: u64) -> Result<Grant, Denied>;
+
+    /// Whose token it is, for `scope` at `now` (Unix seconds): over HTTP nothing but the token says who speaks.
+    ///
+    /// # Errors
+    /// [`Denied`] says why not; never [`Denied::OtherUser`].
+    fn identify(&self, token: &[u8], scope: Scope, now: u64) -> Result<Grant, Denied>;
 
     /// Asks to be told of every later revocation.
     fn on_revocation(&self, listener: RevocationListener);
