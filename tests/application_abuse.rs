@@ -318,10 +318,14 @@ fn s55_positions_that_are_none_are_refused_and_no_cursor_moves() {
     stage.alice.raw.ping();
     assert_eq!(stage.alice.raw.queued().count(), 0, "nothing of it took anything");
 
-    // A sync with fields it does not have is a sync: from the cursor, and not from where they say.
+    // A sync with fields it does not have is a sync: nothing moves, and nothing in flight is resent on this connection [MQTT-4.4.0-1].
     let (reason, properties) =
         mallory.publish(&json!({"sync": true, "seq": -1, "after": 1u64 << 63, "from": 0, "limit": 1e300}));
     assert_eq!(reason, 0, "{properties:?}");
+    mallory.raw.ping();
+    assert_eq!(mallory.raw.queued().count(), 0);
+    // On the next one it comes from the cursor.
+    let mut mallory = Device::open(stage.server.mqtt(), Connect::v5("mallory", "c", &token), "tablet");
     let (mut prev, mut seqs) = (0, Vec::new());
     for _ in 0..3 {
         let (_, id, payload) = mallory.raw.next_publish();

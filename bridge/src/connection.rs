@@ -135,8 +135,8 @@ impl<S: Store> Engine<S> {
             return Ok(());
         }
         self.by_client.remove(&key);
-        if connection.expiry_secs == 0 {
-            // Forgotten when it was opened, and a DISCONNECT cannot prolong it [MQTT-3.1.2-23]: thousands that leave at once cost no reads.
+        if connection.expiry_secs == 0 && !connection.deaf {
+            // Forgotten when it was opened (one that is deaf may not have been), and a DISCONNECT cannot prolong it [MQTT-3.1.2-23]: thousands that leave at once cost no reads.
             return Ok(());
         }
         if let Some(mut session) = self.state.session(user, &connection.client_id)? {
