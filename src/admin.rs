@@ -182,6 +182,7 @@ fn door(encoder: &mut DescriptorEncoder, stats: &natter_broker::Stats) -> fmt::R
         ("natter_door_memory_ended", "Connections ended for want of memory", stats.memory_ended),
         ("natter_door_over_address_limit", "Connections closed at once for their address", stats.over_address_limit),
         ("natter_door_over_user_limit", "CONNECTs refused for too many of their user", stats.over_user_limit),
+        ("natter_door_connects_paced", "CONNECTs that waited for their turn", stats.connects_paced),
         ("natter_door_connects_too_often", "CONNECTs refused as too frequent of their user", stats.connects_too_often),
         ("natter_door_auth_failures", "CONNECTs with a wrong user name or token", stats.auth_failures),
         ("natter_door_auth_throttled", "CONNECTs refused unseen after such failures", stats.auth_throttled),

@@ -77,7 +77,7 @@ fn text(id: &str, to: &str) -> String {
 }
 
 #[test]
-fn an_address_has_so_many_connections_over_all_listeners_and_one_more_is_closed() {
+fn s15_an_address_has_so_many_connections_over_all_listeners_and_one_more_is_closed() {
     let certificate = Certificate::make();
     let tls = certificate.config();
     let server =
@@ -96,6 +96,8 @@ fn an_address_has_so_many_connections_over_all_listeners_and_one_more_is_closed(
     {
         assert!(is_closed(dial(address)), "{name}");
     }
+    // Another address is not concerned.
+    drop(connect("elsewhere").open_over(dial_from([127, 0, 0, 2], server.mqtt())));
     // The operator's listener stands beside.
     assert!(metric(&server, "natter_door_over_address_limit_total") >= 5);
     for (name, mut client) in [("mqtt", mqtt), ("mqtts", mqtts), ("websocket", websocket)] {
@@ -165,7 +167,7 @@ fn flood(raw: &mut Raw, topic: &str, count: u16) {
 }
 
 #[test]
-fn who_publishes_too_much_is_read_more_slowly_on_all_connections_and_others_are_not() {
+fn s43_who_publishes_too_much_is_read_more_slowly_on_all_connections_and_others_are_not() {
     // 200 at once, then 100 a second.
     let server = TestServer::start_with("[door]\npublishes_per_s = 100\n");
     ["alice", "bob", "carol", "dave"].iter().for_each(|name| server.add_user(name));
@@ -466,6 +468,27 @@ fn who_shows_nothing_is_the_user_that_the_configuration_names() {
     }
     Connect::v5("demo", "x", &own).refused(server.mqtt(), 0x87);
     Connect::v5("alice", "x", &own).open(server.mqtt());
+}
+
+#[test]
+fn those_who_come_at_once_are_let_in_one_after_the_other_and_nobody_is_refused() {
+    let server = server_with("connects_per_s = 10\n");
+    server.add_user("alice");
+    let token = server.token("alice");
+    let begun = Instant::now();
+    let mut together: Vec<Raw> = (0..8)
+        .map(|n| {
+            let mut raw = Raw::dial(server.mqtt(), true);
+            raw.send(&Connect::v5("alice", &format!("c{n}"), &token).encode());
+            raw
+        })
+        .collect();
+    for raw in &mut together {
+        assert!(matches!(raw.next(), Some(Packet::ConnAck { code: 0, .. })));
+    }
+    // The first need not wait, the others have a tenth of a second each.
+    assert!(begun.elapsed() >= Duration::from_millis(600), "{:?}", begun.elapsed());
+    assert!(metric(&server, "natter_door_connects_paced_total") >= 6);
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn http_and_websockets_go_over_tls_too() {
 }
 
 #[test]
-fn plain_mqtt_at_the_tls_port_is_closed_without_a_word() {
+fn s01_plain_mqtt_at_the_tls_port_is_closed_without_a_word() {
     let certificate = Certificate::make();
     let server = server(&certificate, "");
     for address in [server.mqtts(), server.https()] {
@@ -169,7 +169,7 @@ fn client_hello(version: [u8; 2], suites: &[u16]) -> Vec<u8> {
 }
 
 #[test]
-fn old_versions_and_weak_ciphers_get_an_alert() {
+fn s02_old_versions_and_weak_ciphers_get_an_alert() {
     const ECDHE_ECDSA_AES128_GCM: u16 = 0xc02b;
     const ECDHE_ECDSA_AES128_CBC: u16 = 0xc009;
     const RC4_3DES_EXPORT: [u16; 3] = [0x0005, 0x000a, 0x0003];
@@ -214,7 +214,7 @@ fn trickle(mut stream: TcpStream, bytes: Vec<u8>) -> Instant {
 }
 
 #[test]
-fn silent_and_slow_peers_are_cut_at_the_deadline_while_others_are_served() {
+fn s03_silent_and_slow_peers_are_cut_at_the_deadline_while_others_are_served() {
     const SILENT: usize = 200;
     const SLOW: usize = 20;
     let certificate = Certificate::make();
@@ -254,7 +254,7 @@ fn silent_and_slow_peers_are_cut_at_the_deadline_while_others_are_served() {
 }
 
 #[test]
-fn a_tls_session_without_connect_is_cut() {
+fn s04_a_tls_session_without_connect_is_cut() {
     let certificate = Certificate::make();
     let server = server(&certificate, "[door]\nconnect_timeout_s = 2\n[http]\nheader_timeout_s = 2\n");
     for address in [server.mqtts(), server.https()] {

@@ -159,7 +159,7 @@ fn refused(server: &TestServer, headers: &[(&str, &str)]) -> Refusal {
 }
 
 #[test]
-fn foreign_pages_and_other_subprotocols_are_refused() {
+fn s14_foreign_pages_and_other_subprotocols_are_refused() {
     let server = TestServer::start_with("[http]\nallowed_origins = [\"https://app.example.com\"]\n");
     for origin in ["https://evil.example.com", "https://app.example.com:444", "null", "https://localhost.evil.com"] {
         let refusal = refused(&server, &[SUBPROTOCOL, ("Origin", origin)]);

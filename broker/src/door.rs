@@ -71,6 +71,7 @@ impl Shared {
             wait
         };
         if !wait.is_zero() {
+            count(&self.metrics.connects_paced);
             tokio::time::sleep(wait).await;
         }
     }
