@@ -17,6 +17,7 @@ use crate::change::{self, Change, Message, Revoked};
 use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::long_ack::LongAck;
+use crate::media::{self, rules::Question};
 use crate::reader::{Reader, Viewer};
 use crate::state::State;
 use crate::stats::Counters;
@@ -41,6 +42,8 @@ pub enum Request {
     HasUser(UserId),
     /// Keeps a revocation.
     Revoke(Revocation),
+    /// Asks about media.
+    Media(Question),
 }
 
 /// The reply to a [`Request`], handed out after the commit.
@@ -48,6 +51,8 @@ pub enum Request {
 pub enum Reply {
     /// Yes or no.
     Changed(bool),
+    /// To [`Request::Media`].
+    Media(media::rules::Reply),
     /// Nothing was done.
     NotNow(NotNow),
 }
@@ -192,8 +197,8 @@ impl<S: Store> Engine<S> {
             Event::Up(user, up) => self.handle_up(user, up),
             Event::Request(ticket, request) => {
                 self.tickets.push(ticket);
-                let changed = self.handle_request(request)?;
-                self.replies.push((ticket, Reply::Changed(changed)));
+                let reply = self.handle_request(request)?;
+                self.replies.push((ticket, reply));
                 Ok(())
             }
         }
@@ -225,14 +230,15 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn handle_request(&mut self, request: Request) -> Result<bool, StoreError> {
+    fn handle_request(&mut self, request: Request) -> Result<Reply, StoreError> {
         match request {
-            Request::AddUser(user) => self.add_user(&user),
-            Request::HasUser(user) => Ok(self.state.user(&user)?.known),
+            Request::AddUser(user) => self.add_user(&user).map(Reply::Changed),
+            Request::HasUser(user) => Ok(Reply::Changed(self.state.user(&user)?.known)),
             Request::Revoke(revocation) => {
                 self.change(Change::Revoked(Revoked::from(revocation)))?;
-                Ok(true)
+                Ok(Reply::Changed(true))
             }
+            Request::Media(question) => self.media_question(question).map(Reply::Media),
         }
     }
 

@@ -4,6 +4,7 @@
 //!   `connection`, what time takes away in `expiry`; [`reader`] is the window of one device
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
+//! - [`media`] files: the rules about them, their bytes in an object store, and HTTP's way to them
 //! - [`run`] the loop around it all: batch, rules, commit, answers
 //!
 //! Nothing leaves before its commit, by construction: what a batch has to say is handed out by [`engine::Engine::release`], and that
@@ -16,6 +17,7 @@ mod connection;
 pub mod engine;
 pub mod expiry;
 mod long_ack;
+pub mod media;
 pub mod quota;
 pub mod reader;
 mod recipient;
@@ -37,12 +39,13 @@ use natter_protocol::error::NotNow;
 use natter_protocol::link::{Bell, LinkDown, LinkReceiver, LinkSender, Window};
 use tokio::sync::oneshot;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, MediaLimits};
 pub use quota::Amount;
 pub use stats::Stats;
 pub use store::loss::Accepted as AcceptedLoss;
 
 use engine::{CommitError, Engine, Event, Now, Released, Reply, Request};
+use media::rules::Question;
 use run::{Loop, Order};
 use stats::Counters;
 use store::sqlite::Sqlite;
@@ -145,6 +148,7 @@ impl Bridge {
         self.engine.release(&mut Window::default(), &mut released)?;
         match released.replies.pop() {
             Some((_, Reply::Changed(changed))) => Ok(changed),
+            Some((_, Reply::Media(_))) => Err(Error::Ended),
             Some((_, Reply::NotNow(why))) => Err(why.into()),
             None => Err(Error::Ended),
         }
@@ -243,12 +247,31 @@ impl Handle {
         self.counters.snapshot()
     }
 
+    /// Asks about media; what changes is answered after the commit.
+    ///
+    /// # Errors
+    /// When the loop has ended or the commit fails. What is refused for good is an answer.
+    pub async fn media(&self, question: Question) -> Result<media::rules::Reply, Error> {
+        match self.ask_for(Request::Media(question)).await? {
+            Reply::Media(reply) => Ok(reply),
+            _ => Err(Error::Ended),
+        }
+    }
+
     async fn ask(&self, request: Request) -> Result<bool, Error> {
+        match self.ask_for(request).await? {
+            Reply::Changed(changed) => Ok(changed),
+            _ => Err(Error::Ended),
+        }
+    }
+
+    /// Any answer but "not now".
+    async fn ask_for(&self, request: Request) -> Result<Reply, Error> {
         let (reply_tx, reply_rx) = oneshot::channel();
         self.order(Order::Ask(request, reply_tx))?;
         match reply_rx.await {
-            Ok(Reply::Changed(changed)) => Ok(changed),
             Ok(Reply::NotNow(why)) => Err(why.into()),
+            Ok(reply) => Ok(reply),
             Err(_) => Err(Error::Ended),
         }
     }
