@@ -6,6 +6,7 @@
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
 //! - [`media`] files: the rules about them, their bytes in an object store, and HTTP's way to them
 //! - [`run`] the loop around it all: batch, rules, commit, answers
+//! - [`http`] the same over HTTP: routes, who calls, errors
 //!
 //! Nothing leaves before its commit, by construction: what a batch has to say is handed out by [`engine::Engine::release`], and that
 //! comes after [`engine::Engine::commit`].
@@ -16,6 +17,7 @@ pub mod config;
 mod connection;
 pub mod engine;
 pub mod expiry;
+pub mod http;
 mod long_ack;
 pub mod media;
 pub mod quota;
