@@ -2,12 +2,15 @@
 //!
 //! - `caller` the one authentication layer, and [`Caller`], which every route behind it gets
 //! - `problem` an error, as RFC 9457 · `shape` the same in WhatsApp's words, on WhatsApp's paths
+//! - `media` files · `form` bodies that carry one
 //! - `document` `/openapi.json`, made from the routes, and a page that shows it
 //!
 //! Routes are added with `routes!` of utoipa-axum only, so what is served and what is documented are one list.
 
 mod caller;
 mod document;
+pub mod form;
+pub mod media;
 mod problem;
 mod shape;
 
@@ -24,6 +27,7 @@ pub use caller::{Brake, Caller};
 pub use problem::Problem;
 
 use crate::Handle;
+use crate::media::Media;
 
 /// Most bytes of a request's body, on routes that set no other limit: a payload of the outbox and what is written around it.
 pub const BODY_BYTES_MAX: usize = 128 * 1024;
@@ -37,6 +41,8 @@ pub struct Api {
     pub accounts: Arc<dyn Accounts>,
     /// What keeps an address from guessing tokens.
     pub brake: Arc<dyn Brake>,
+    /// Files.
+    pub media: Media,
 }
 
 impl Api {
@@ -58,9 +64,10 @@ pub struct Routes {
 
 /// All routes, with `more` among them; nothing but `more.open` and the document is served without a token.
 pub fn router(api: Api, more: Routes) -> Router {
-    let with_token = OpenApiRouter::new().with_state(api.clone()).merge(more.with_token);
+    let with_token = OpenApiRouter::new().merge(media::with_token()).with_state(api.clone()).merge(more.with_token);
     let (with_token, protected) = with_token.split_for_parts();
-    let (open, public) = more.open.split_for_parts();
+    let open = OpenApiRouter::new().merge(media::open()).with_state(api.clone()).merge(more.open);
+    let (open, public) = open.split_for_parts();
     with_token
         .route_layer(from_fn_with_state(api, caller::authenticate))
         .merge(open)
