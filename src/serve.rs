@@ -183,7 +183,10 @@ impl Server {
         let brake = Arc::new(DoorBrake(door.addresses()));
         let media = Media::open(bridge.handle.clone(), config.media.for_bridge(dir.path()), config.media.limits())?;
         let sweeper = tokio::spawn(media.clone().keep_swept());
-        let router = http::router(gate, Api { bridge: bridge.handle.clone(), accounts, brake, media });
+        let router = http::router(
+            gate,
+            Api { bridge: bridge.handle.clone(), accounts, brake, files: Some(Arc::new(media.clone())), media },
+        );
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;
         if let Some(tls) = &tls {
@@ -236,6 +239,8 @@ impl Server {
     /// Takes in nothing more, finishes what has been taken in, closes the store.
     async fn drain(self, time: Duration) -> Result<ExitCode> {
         self.health.start_draining();
+        // Long polls end with what they have.
+        self.bridge.handle.nudge(None);
         self.control_stop.cancel();
         self.sweeper.abort();
         drop(self.check);

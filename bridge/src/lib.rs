@@ -6,6 +6,7 @@
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
 //! - [`media`] files: the rules about them, their bytes in an object store, and HTTP's way to them
 //! - [`run`] the loop around it all: batch, rules, commit, answers
+//! - [`inside`] what comes over HTTP: the same rules without a connection · [`news`] tells who waits that an inbox has grown
 //! - [`http`] the same over HTTP: routes, who calls, errors
 //!
 //! Nothing leaves before its commit, by construction: what a batch has to say is handed out by [`engine::Engine::release`], and that
@@ -18,8 +19,10 @@ mod connection;
 pub mod engine;
 pub mod expiry;
 pub mod http;
+pub mod inside;
 mod long_ack;
 pub mod media;
+pub mod news;
 pub mod quota;
 pub mod reader;
 mod recipient;
@@ -35,19 +38,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
-use natter_protocol::UserId;
+use bytes::Bytes;
 use natter_protocol::accounts::Revocation;
-use natter_protocol::error::NotNow;
-use natter_protocol::link::{Bell, LinkDown, LinkReceiver, LinkSender, Window};
+use natter_protocol::error::{NotNow, Refusal};
+use natter_protocol::link::{Answer, Bell, LinkDown, LinkReceiver, LinkSender, Window};
+use natter_protocol::{Chat, DeviceId, N, Seq, UserId};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 pub use config::{Config, Limits, MediaLimits};
+pub use inside::{Fetch, Page};
+pub use news::{Watch, Woken};
 pub use quota::Amount;
 pub use stats::Stats;
 pub use store::loss::Accepted as AcceptedLoss;
 
 use engine::{CommitError, Engine, Event, Now, Released, Reply, Request};
 use media::rules::Question;
+use news::News;
 use run::{Loop, Order};
 use stats::Counters;
 use store::sqlite::Sqlite;
@@ -70,6 +78,9 @@ pub enum Error {
     /// Nothing was done; trying again may help.
     #[error(transparent)]
     NotNow(#[from] NotNow),
+    /// Refused for good.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The loop has ended.
     #[error("the bridge has ended")]
     Ended,
@@ -150,9 +161,9 @@ impl Bridge {
         self.engine.release(&mut Window::default(), &mut released)?;
         match released.replies.pop() {
             Some((_, Reply::Changed(changed))) => Ok(changed),
-            Some((_, Reply::Media(_))) => Err(Error::Ended),
             Some((_, Reply::NotNow(why))) => Err(why.into()),
-            None => Err(Error::Ended),
+            // Adding, asking and revoking have no other replies.
+            Some(_) | None => Err(Error::Ended),
         }
     }
 
@@ -165,7 +176,8 @@ impl Bridge {
         counters.healthy.store(true, Ordering::Relaxed);
         let (orders_tx, orders_rx) = sync_channel(ORDERS_MAX);
         let (ended_tx, ended_rx) = oneshot::channel();
-        let handle = Handle { orders_tx, bell: receiver.bell(), counters: Arc::clone(&counters) };
+        let (counters_of_all, news) = (Arc::clone(&counters), engine.news());
+        let handle = Handle { orders_tx, bell: receiver.bell(), counters: counters_of_all, news };
         let looping = Loop::new(engine, sender, receiver, orders_rx, Arc::clone(&counters));
         std::thread::Builder::new().name("bridge".into()).spawn(move || {
             let outcome = looping.run();
@@ -210,6 +222,7 @@ pub struct Handle {
     orders_tx: SyncSender<Order>,
     bell: Bell,
     counters: Arc<Counters>,
+    news: Arc<News>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -254,25 +267,76 @@ impl Handle {
     /// # Errors
     /// When the loop has ended or the commit fails. What is refused for good is an answer.
     pub async fn media(&self, question: Question) -> Result<media::rules::Reply, Error> {
-        match self.ask_for(Request::Media(question)).await? {
+        match self.reply(Request::Media(question)).await? {
             Reply::Media(reply) => Ok(reply),
             _ => Err(Error::Ended),
         }
     }
 
+    /// Publishes `payload`, as a device does to its outbox, and answers after the commit: with the first answer again if the message is
+    /// known by its `id`. Whoever gets an error but [`Error::Refused`] may send the same again; with an `id`, without doubling it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for good; [`Error::NotNow`] when nothing was done; otherwise it is not known what was.
+    pub async fn publish(&self, user: UserId, device: DeviceId, payload: Bytes) -> Result<Answer, Error> {
+        let stamp = Uuid::now_v7().as_u128();
+        answer(self.reply(Request::Publish { user, device, stamp, payload }).await?)
+    }
+
+    /// The first of what `device` has not acknowledged, after `fetch.after` is; the device begins by it.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`].
+    pub async fn fetch(&self, fetch: Fetch) -> Result<Page, Error> {
+        match self.reply(Request::Fetch(fetch)).await? {
+            Reply::Page(page) => Ok(page),
+            _ => Err(Error::Ended),
+        }
+    }
+
+    /// Acknowledges everything up to `upto`, for `device`.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`].
+    pub async fn ack(&self, user: UserId, device: DeviceId, upto: Seq) -> Result<(), Error> {
+        answer(self.reply(Request::Ack { user, device, upto }).await?).map(|_| ())
+    }
+
+    /// The whole entry behind an `unsupported` one that was sent to a device of `user`.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`].
+    pub async fn kept(&self, user: UserId, chat: Chat, n: N) -> Result<Option<Bytes>, Error> {
+        match self.reply(Request::Kept { user, chat, n }).await? {
+            Reply::Entry(entry) => Ok(entry),
+            _ => Err(Error::Ended),
+        }
+    }
+
+    /// Begins to watch an inbox: watch first, then fetch, then wait beyond [`Page::newest`].
+    #[must_use]
+    pub fn watch(&self, user: &UserId) -> Watch {
+        self.news.watch(user)
+    }
+
+    /// Ends the waits of `user`, or everybody's: what they wait for may not come any more.
+    pub fn nudge(&self, user: Option<&UserId>) {
+        self.news.nudge(user);
+    }
+
     async fn ask(&self, request: Request) -> Result<bool, Error> {
-        match self.ask_for(request).await? {
+        match self.reply(request).await? {
             Reply::Changed(changed) => Ok(changed),
             _ => Err(Error::Ended),
         }
     }
 
-    /// Any answer but "not now".
-    async fn ask_for(&self, request: Request) -> Result<Reply, Error> {
+    async fn reply(&self, request: Request) -> Result<Reply, Error> {
         let (reply_tx, reply_rx) = oneshot::channel();
         self.order(Order::Ask(request, reply_tx))?;
         match reply_rx.await {
             Ok(Reply::NotNow(why)) => Err(why.into()),
+            Ok(Reply::Refused(refusal)) => Err(refusal.into()),
             Ok(reply) => Ok(reply),
             Err(_) => Err(Error::Ended),
         }
@@ -285,5 +349,12 @@ impl Handle {
         })?;
         (self.bell)();
         Ok(())
+    }
+}
+
+fn answer(reply: Reply) -> Result<Answer, Error> {
+    match reply {
+        Reply::Answer(answer) => Ok(answer),
+        _ => Err(Error::Ended),
     }
 }

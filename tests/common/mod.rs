@@ -14,6 +14,7 @@
 
 pub mod codec;
 pub mod device;
+pub mod http;
 pub mod mosquitto;
 pub mod raw;
 pub mod rumqtt;
@@ -23,6 +24,7 @@ pub mod websocket;
 
 pub use codec::Packet;
 pub use device::Device;
+pub use http::{Answer, Client};
 pub use raw::{Connect, Raw, Stream, dial};
 pub use server::TestServer;
 

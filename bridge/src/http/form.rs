@@ -1,5 +1,6 @@
 //! A request's body that carries a file: multipart, or the bytes alone. The file goes to the object store as it comes.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,12 +9,12 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use natter_protocol::UserId;
 use natter_protocol::error::{Kind, Refusal};
+use natter_protocol::{MediaId, UserId};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Problem;
+use super::{Caller, InlineFile, InlineFiles, Problem};
 use crate::media::kind::Declared;
 use crate::media::row::{MediaFile, MediaKind};
 use crate::media::{Error, Media};
@@ -196,6 +197,30 @@ async fn field(part: &mut multer::Field<'_>, name: &str, progress: &AtomicUsize)
         value.extend_from_slice(&bytes);
     }
     String::from_utf8(value).map_err(|_| malformed(format!("{name}: expected UTF-8")))
+}
+
+impl InlineFiles for Media {
+    fn take<'a>(
+        &'a self,
+        caller: &'a Caller,
+        mut file: InlineFile<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<MediaId, Problem>> + Send + 'a>> {
+        Box::pin(async move {
+            let kind = file.kind.and_then(|kind| MediaKind::parse(kind.as_str()));
+            let of_part = file.content_type.as_deref().and_then(Declared::of_type).unwrap_or_default();
+            let said = Declared { kind, mime: None }.or(&of_part);
+            let (idle, deadline) = (self.config().idle_time_max, Instant::now() + self.config().upload_time_max);
+            let mut upload = self.begin(&caller.user, None).await?;
+            upload.limit_to(&said);
+            loop {
+                let soon = deadline.min(Instant::now() + idle);
+                let next = timeout_at(soon, file.bytes.next()).await.map_err(|_| BodyError::Idle(idle))?;
+                let Some(bytes) = next else { break };
+                upload.write(&bytes.map_err(|error| BodyError::Broken(error.to_string()))?).await?;
+            }
+            Ok(upload.finish(&said, file.name.as_deref()).await?.id)
+        })
+    }
 }
 
 /// A body that is read with an eye on time and progress, and of which the rest can still be thrown away.

@@ -1,7 +1,7 @@
 //! Files over HTTP: Natter's own routes, which the on-premises API's clients know too, and the Cloud API's.
 
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use futures_util::StreamExt as _;
@@ -12,6 +12,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::extract::{Names, Params};
+use super::whatsapp::must_be_version;
 use super::{Api, Caller, Problem, form};
 use crate::media::kind::Declared;
 use crate::media::name::disposition;
@@ -149,7 +151,7 @@ struct UploadForm {
 async fn upload(
     State(api): State<Api>,
     caller: Caller,
-    Query(query): Query<UploadQuery>,
+    Params(query): Params<UploadQuery>,
     request: Request,
 ) -> Result<Json<Uploaded>, Problem> {
     let file = take_in(&api, &caller.user, &query, request).await?;
@@ -197,7 +199,11 @@ struct FoundFile {
         (status = 400, description = "No name.", body = Problem, content_type = "application/json"),
         (status = 401, description = "No token, or not a good one.", body = Problem, content_type = "application/json"),
     ))]
-async fn find(State(api): State<Api>, caller: Caller, Query(query): Query<FindQuery>) -> Result<Json<Found>, Problem> {
+async fn find(
+    State(api): State<Api>,
+    caller: Caller,
+    Params(query): Params<FindQuery>,
+) -> Result<Json<Found>, Problem> {
     let Some(name) = query.name.filter(|name| !name.is_empty()) else {
         return Err(Problem::of(Kind::Malformed, "name: expected the name of a file, got nothing"));
     };
@@ -221,7 +227,7 @@ async fn find(State(api): State<Api>, caller: Caller, Query(query): Query<FindQu
 async fn download(
     State(api): State<Api>,
     caller: Caller,
-    Path(id): Path<String>,
+    Names(id): Names<String>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -236,7 +242,7 @@ async fn download(
         (status = 401, description = "No token, or not a good one.", body = Problem, content_type = "application/json"),
         (status = 404, description = "No such file, or another's.", body = Problem, content_type = "application/json"),
     ))]
-async fn delete(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, Problem> {
+async fn delete(State(api): State<Api>, caller: Caller, Names(id): Names<String>) -> Result<Json<Done>, Problem> {
     forget(&api, &caller.user, &id).await
 }
 
@@ -255,7 +261,7 @@ struct Done {
     ))]
 async fn content(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Names(id): Names<String>,
     method: Method,
     headers: HeaderMap,
     uri: axum::http::Uri,
@@ -271,8 +277,8 @@ async fn content(
 }
 
 /// The Cloud API's upload: `{user}` is the caller.
-#[utoipa::path(post, path = "/{version}/{user}/media", tag = "cloud",
-    params(("version" = String, Path, description = "As v24.0; any will do."), ("user" = String, Path, description = "The caller.")),
+#[utoipa::path(post, path = "/v{version}/{user}/media", tag = "Cloud API",
+    params(("version" = String, Path, description = "Any, as 24.0"), ("user" = String, Path, description = "The caller.")),
     request_body(content = UploadForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "It is stored.", body = CloudUploaded),
@@ -282,11 +288,11 @@ async fn content(
 async fn cloud_upload(
     State(api): State<Api>,
     caller: Caller,
-    Path((version, user)): Path<(String, String)>,
+    Names((version, user)): Names<(String, String)>,
     request: Request,
 ) -> Result<Json<CloudUploaded>, Problem> {
     must_be_version(&version)?;
-    caller.must_be("the path's user", &user)?;
+    caller.must_be("user in the path", &user)?;
     let file = take_in(&api, &caller.user, &UploadQuery::default(), request).await?;
     Ok(Json(CloudUploaded { id: file.id.to_string() }))
 }
@@ -333,8 +339,8 @@ impl CloudQuery {
 }
 
 /// What is known of a file, and a short-lived `url` to its bytes.
-#[utoipa::path(get, path = "/{version}/{user}", tag = "cloud",
-    params(("version" = String, Path, description = "As v24.0; any will do."), ("user" = String, Path, description = "A media id."), CloudQuery),
+#[utoipa::path(get, path = "/v{version}/{user}", tag = "Cloud API",
+    params(("version" = String, Path, description = "Any, as 24.0"), ("user" = String, Path, description = "A media id."), CloudQuery),
     responses(
         (status = 200, description = "There it is.", body = CloudInfo),
         (status = "4XX", description = "In the Cloud API's shape.", body = serde_json::Value, content_type = "application/json"),
@@ -342,8 +348,8 @@ impl CloudQuery {
 async fn cloud_info(
     State(api): State<Api>,
     caller: Caller,
-    Path((version, id)): Path<(String, String)>,
-    Query(query): Query<CloudQuery>,
+    Names((version, id)): Names<(String, String)>,
+    Params(query): Params<CloudQuery>,
     request: Request,
 ) -> Result<Json<CloudInfo>, Problem> {
     must_be_version(&version)?;
@@ -367,8 +373,8 @@ async fn cloud_info(
 }
 
 /// Deletes a file, as the Cloud API does.
-#[utoipa::path(delete, path = "/{version}/{user}", tag = "cloud",
-    params(("version" = String, Path, description = "As v24.0; any will do."), ("user" = String, Path, description = "A media id."), CloudQuery),
+#[utoipa::path(delete, path = "/v{version}/{user}", tag = "Cloud API",
+    params(("version" = String, Path, description = "Any, as 24.0"), ("user" = String, Path, description = "A media id."), CloudQuery),
     responses(
         (status = 200, description = "It is gone.", body = Done),
         (status = "4XX", description = "In the Cloud API's shape.", body = serde_json::Value, content_type = "application/json"),
@@ -376,23 +382,12 @@ async fn cloud_info(
 async fn cloud_delete(
     State(api): State<Api>,
     caller: Caller,
-    Path((version, id)): Path<(String, String)>,
-    Query(query): Query<CloudQuery>,
+    Names((version, id)): Names<(String, String)>,
+    Params(query): Params<CloudQuery>,
 ) -> Result<Json<Done>, Problem> {
     must_be_version(&version)?;
     query.check(&caller)?;
     forget(&api, &caller.user, &id).await
-}
-
-/// `v24.0`: what tells the Cloud API's paths from others of as many parts.
-fn must_be_version(text: &str) -> Result<(), Problem> {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let version = text.strip_prefix('v').and_then(|version| version.split_once('.'));
-    if version.is_some_and(|(major, minor)| is_number(major) && is_number(minor)) {
-        return Ok(());
-    }
-    let detail = "there is nothing at this path; /openapi.json has the routes";
-    Err(Problem::new(StatusCode::NOT_FOUND, Kind::Malformed, detail))
 }
 
 /// Where the client has found us. Its `Host` concerns nobody but itself.

@@ -96,6 +96,8 @@ impl<S: Store> Engine<S> {
         if let Err(refusal) = self.limits.media.check(used, file.size) {
             return Ok(Reply::Refused(refusal));
         }
+        // A user that an app's own backend names in a token exists from his first call.
+        self.add_user(&file.owner)?;
         file.until = self.now.server_secs.saturating_add(self.limits.media.ttl_secs);
         self.change(Change::Media(Box::new(file.clone())))?;
         Ok(Reply::Files(vec![file]))
