@@ -23,6 +23,7 @@ pub(crate) struct Media {
     pub(crate) s3_retry_timeout_s: u64,
     pub(crate) redirect: bool,
     pub(crate) public_url: String,
+    pub(crate) url_s: u64,
     pub(crate) user_files_max: u64,
     pub(crate) user_bytes_max: u64,
     pub(crate) ttl_s: u64,
@@ -57,6 +58,7 @@ impl Media {
         for (key, expected, range, got) in [
             ("media.s3_request_timeout_s", "1 to 600", 1..=600, self.s3_request_timeout_s),
             ("media.s3_retry_timeout_s", "1 to 600", 1..=600, self.s3_retry_timeout_s),
+            ("media.url_s", "1 to 86400", 1..=86_400, self.url_s),
             ("media.user_files_max", "0 to 1000000000", 0..=1_000_000_000, self.user_files_max),
             ("media.user_bytes_max", "0 to 1 PiB", 0..=1 << 50, self.user_bytes_max),
             ("media.ttl_s", "1 to 3153600000", 1..=3_153_600_000, self.ttl_s),
@@ -126,6 +128,7 @@ impl Media {
         media::Config {
             redirect: self.redirect,
             public_url: some(&self.public_url),
+            url_time: Duration::from_secs(self.url_s),
             uploads_max: self.uploads_max,
             uploads_per_user_max: self.uploads_per_user_max,
             idle_time_max: Duration::from_secs(self.upload_idle_timeout_s),
