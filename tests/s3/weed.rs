@@ -99,8 +99,7 @@ impl Weed {
                 eprintln!("{}", std::fs::read_to_string(weed.dir.path().join("log")).unwrap_or_default());
                 return None;
             }
-            // It is up when it makes buckets: the parts behind it are then.
-            if weed.answers() {
+            if weed.answers() && is_writable(filer) {
                 return Some(weed);
             }
             thread::sleep(Duration::from_millis(100));
@@ -116,6 +115,18 @@ impl Weed {
             && stream.read_to_string(&mut answer).is_ok()
             && answer.starts_with("HTTP/1.1 403")
     }
+}
+
+/// Writes a file into the bucket by the back door: the first write makes volumes, which takes seconds.
+fn is_writable(filer: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", filer)) else { return false };
+    let request = format!(
+        "PUT /buckets/{BUCKET}/warm HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
+    );
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.1 201")
 }
 
 impl Drop for Weed {
