@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use natter_bridge::http::Api;
+use natter_bridge::media::Media;
 use natter_bridge::store::background::Check;
 use natter_bridge::{Bridge, Running};
 use natter_broker::Door;
@@ -134,6 +135,7 @@ struct Server {
     door: Arc<Door>,
     bridge: Running,
     check: Check,
+    sweeper: JoinHandle<()>,
     // Last, so that they outlive all of the above.
     _dir: DataDir,
     _lock: Lock,
@@ -179,7 +181,12 @@ impl Server {
 
         let gate = Gate { door: Arc::downgrade(&door), origins: config.http.allowed_origins.clone().into() };
         let brake = Arc::new(DoorBrake(door.addresses()));
-        let router = http::router(gate, Api { bridge: bridge.handle.clone(), accounts, brake, files: None });
+        let media = Media::open(bridge.handle.clone(), config.media.for_bridge(dir.path()), config.media.limits())?;
+        let sweeper = tokio::spawn(media.clone().keep_swept());
+        let router = http::router(
+            gate,
+            Api { bridge: bridge.handle.clone(), accounts, brake, files: Some(Arc::new(media.clone())), media },
+        );
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;
         if let Some(tls) = &tls {
@@ -209,6 +216,7 @@ impl Server {
             door,
             bridge,
             check,
+            sweeper,
             _dir: dir,
             _lock: lock,
         })
@@ -234,6 +242,7 @@ impl Server {
         // Long polls end with what they have.
         self.bridge.handle.nudge(None);
         self.control_stop.cancel();
+        self.sweeper.abort();
         drop(self.check);
         let https = async {
             if let Some(https) = self.https {

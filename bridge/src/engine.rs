@@ -18,6 +18,7 @@ use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
+use crate::media::{self, rules::Question};
 use crate::news::News;
 use crate::reader::{Reader, Viewer};
 use crate::state::State;
@@ -74,6 +75,8 @@ pub enum Request {
         /// Which message.
         n: N,
     },
+    /// Asks about media.
+    Media(Question),
 }
 
 /// The reply to a [`Request`], handed out after the commit.
@@ -81,6 +84,8 @@ pub enum Request {
 pub enum Reply {
     /// Yes or no.
     Changed(bool),
+    /// To [`Request::Media`].
+    Media(media::rules::Reply),
     /// Nothing was done.
     NotNow(NotNow),
     /// Committed, or done.
@@ -286,7 +291,11 @@ impl<S: Store> Engine<S> {
                 Ok(true)
             }
             // What has another reply is dealt with in `inside`.
-            Request::Publish { .. } | Request::Fetch(_) | Request::Ack { .. } | Request::Kept { .. } => Ok(false),
+            Request::Publish { .. }
+            | Request::Fetch(_)
+            | Request::Ack { .. }
+            | Request::Kept { .. }
+            | Request::Media(_) => Ok(false),
         }
     }
 

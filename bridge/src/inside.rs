@@ -64,6 +64,7 @@ impl<S: Store> Engine<S> {
                 None => return Ok(()),
             },
             Request::Kept { user, chat, n } => Reply::Entry(self.kept_entry(&user, &chat, n)?),
+            Request::Media(question) => Reply::Media(self.media_question(question)?),
             other => Reply::Changed(self.handle_request(other)?),
         };
         self.reply(ticket, reply);
@@ -253,7 +254,7 @@ impl Request {
             Self::Publish { user, payload, .. } => Some((user, payload.len())),
             Self::Ack { user, .. } => Some((user, 0)),
             Self::Fetch(fetch) => Some((&fetch.user, 0)),
-            Self::AddUser(_) | Self::HasUser(_) | Self::Revoke(_) | Self::Kept { .. } => None,
+            Self::AddUser(_) | Self::HasUser(_) | Self::Revoke(_) | Self::Kept { .. } | Self::Media(_) => None,
         }
     }
 }
