@@ -19,6 +19,7 @@ const ABOUT: &str = concat!(
     "Connect an MQTT 3.1.1 or 5 client: user name = your user, password = your token (`natter token NAME`).\n",
     "Over WebSocket, that is at /mqtt, with the subprotocol mqtt.\n",
     "Publish to users/{user}/{device}/outbox, subscribe to users/{user}/{device}/inbox, both at QoS 1.\n",
+    "Over HTTP, /docs has every call, and /openapi.json is the document of it.\n",
     "The docs are README.md and ARCHITECTURE.md beside the source.\n",
 );
 

@@ -221,23 +221,28 @@ fn first_of(body: &mut Map<String, Value>, names: &[&str]) -> Option<Value> {
     found.into_iter().next()
 }
 
-/// A read mark as WhatsApp's APIs have it. `id` is that of the path, where the path has it.
-pub(crate) fn read_mark(body: &Map<String, Value>, id: Option<&str>) -> Result<Vec<u8>, Refusal> {
-    match body.get("status").and_then(Value::as_str) {
-        Some("read") => {}
-        _ => return Err(Refusal::new(Kind::InvalidValue, "status: expected read, got something else")),
-    }
-    let named = body.get("message_id").and_then(Value::as_str);
-    let Some(id) = id.or(named) else {
-        return Err(malformed("message_id: expected the id of a received message, got nothing"));
+/// Whether a body is a mark rather than a message.
+pub(crate) fn is_mark(body: &Map<String, Value>) -> bool {
+    body.contains_key("status") && !body.contains_key("type")
+}
+
+/// A read mark as WhatsApp's APIs have it, or one of an outbox (`chat` and `n`; `typing`). `id` is that of the path, where the path has it.
+pub(crate) fn mark(body: &Map<String, Value>, id: Option<&str>) -> Result<Vec<u8>, Refusal> {
+    let status = body.get("status").and_then(Value::as_str);
+    let names: &[&str] = match status {
+        Some("read") => &["message_id", "chat", "from", "n", "typing_indicator"],
+        Some("typing") if id.is_none() => &["chat"],
+        _ => return Err(Refusal::new(Kind::InvalidValue, "status: expected read or typing, got something else")),
     };
     let mut mark = Map::new();
-    mark.insert("status".into(), Value::from("read"));
-    mark.insert("message_id".into(), Value::from(id));
-    for name in ["chat", "from", "typing_indicator"] {
-        if let Some(member) = body.get(name) {
-            mark.insert(name.into(), member.clone());
+    mark.insert("status".into(), Value::from(status));
+    for name in names {
+        if let Some(member) = body.get(*name) {
+            mark.insert((*name).into(), member.clone());
         }
+    }
+    if let Some(id) = id {
+        mark.insert("message_id".into(), Value::from(id));
     }
     serde_json::to_vec(&mark).map_err(|error| malformed(error.to_string()))
 }
@@ -395,13 +400,14 @@ mod tests {
 
     #[test]
     fn a_read_mark_takes_its_id_from_the_path_or_the_body() {
-        let written =
-            |body: Value, id| -> Value { serde_json::from_slice(&read_mark(&of(&body), id).unwrap()).unwrap() };
-        let mark = json!({"status": "read", "message_id": "bob/m1"});
+        let written = |body: Value, id| -> Value { serde_json::from_slice(&mark(&of(&body), id).unwrap()).unwrap() };
+        let expected = json!({"status": "read", "message_id": "bob/m1"});
         let body = json!({"messaging_product": "whatsapp", "status": "read", "message_id": "bob/m1", "ack": 1});
-        assert_eq!(written(body, None), mark);
-        assert_eq!(written(json!({"status": "read", "message_id": "m9"}), Some("bob/m1")), mark);
-        assert!(read_mark(&of(&json!({"status": "delivered", "message_id": "m1"})), None).is_err());
-        assert!(read_mark(&of(&json!({"status": "read"})), None).is_err());
+        assert_eq!(written(body, None), expected);
+        assert_eq!(written(json!({"status": "read", "message_id": "m9"}), Some("bob/m1")), expected);
+        let typing = json!({"status": "typing", "chat": "bob"});
+        assert_eq!(written(typing.clone(), None), typing);
+        assert!(mark(&of(&json!({"status": "delivered", "message_id": "m1"})), None).is_err());
+        assert!(mark(&of(&json!({"status": "typing", "chat": "bob"})), Some("m1")).is_err());
     }
 }

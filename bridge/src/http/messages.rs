@@ -10,16 +10,16 @@ use bytes::Bytes;
 use natter_protocol::Seq;
 use natter_protocol::error::Kind;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{Params, Whole};
-use super::send::{Sent, answer, send};
+use super::send::{Sent, Success, answer, send};
 use super::shape::Shape;
-use super::{Api, Caller, Problem, inline, liberal};
+use super::{Api, Caller, Problem, inline, liberal, whatsapp};
 use crate::inside::{Fetch, Page};
 use crate::news::Woken;
 use crate::reader::WINDOW_ENTRIES;
@@ -72,7 +72,7 @@ async fn send_message(
     caller: Caller,
     headers: HeaderMap,
     request: Request,
-) -> Result<Json<Sent>, Problem> {
+) -> Result<Response, Problem> {
     let is_multipart = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -85,24 +85,18 @@ async fn send_message(
     };
     if liberal::is_cloud(&body) {
         // 360dialog's second API: Cloud bodies without version and number in the path.
-        return cloud_message(&api, &caller, &headers, body).await.map_err(|problem| problem.in_shape(Shape::Cloud));
+        return whatsapp::cloud(&api, &caller, &headers, body).await.map_err(|problem| problem.in_shape(Shape::Cloud));
+    }
+    if liberal::is_mark(&body) {
+        whatsapp::mark(&api, &caller, &body, None).await?;
+        return Ok(Json(Success::YES).into_response());
     }
     let liberal::Mission { sender, draft } = liberal::mission(body)?;
     if let Some(sender) = sender {
         caller.must_be("sender_ID", &sender)?;
     }
     let (sent, n, timestamp) = send(&api, &caller, &headers, draft).await?;
-    Ok(Json(sent.natter(n, timestamp)))
-}
-
-async fn cloud_message(
-    api: &Api,
-    caller: &Caller,
-    headers: &HeaderMap,
-    body: Map<String, Value>,
-) -> Result<Json<Sent>, Problem> {
-    let (sent, _, _) = send(api, caller, headers, liberal::whatsapp(body)?).await?;
-    Ok(Json(sent))
+    Ok(Json(sent.natter(n, timestamp)).into_response())
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -219,13 +213,9 @@ struct Acknowledge {
 #[utoipa::path(
     post, path = "/messages/ack", tag = "messages",
     request_body = Acknowledge,
-    responses((status = 200, description = "The cursor is on disk", body = super::send::Success))
+    responses((status = 200, description = "The cursor is on disk", body = Success))
 )]
-async fn acknowledge(
-    State(api): State<Api>,
-    caller: Caller,
-    Whole(body): Whole,
-) -> Result<Json<super::send::Success>, Problem> {
+async fn acknowledge(State(api): State<Api>, caller: Caller, Whole(body): Whole) -> Result<Json<Success>, Problem> {
     let body = Value::Object(liberal::parse(&body)?);
     let Acknowledge { user_id, ack } = serde_json::from_value(body)
         .map_err(|error| Problem::of(Kind::Malformed, format!("body: expected {{\"ack\":N}}: {error}")))?;
@@ -233,5 +223,5 @@ async fn acknowledge(
         caller.must_be("user_id", user)?;
     }
     answer(api.bridge.ack(caller.user.clone(), caller.acting_device(), ack)).await?;
-    Ok(Json(super::send::Success::YES))
+    Ok(Json(Success::YES))
 }

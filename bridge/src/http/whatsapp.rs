@@ -64,11 +64,6 @@ struct TextObject {
     body: String,
 }
 
-/// Whether a body is a read mark.
-fn is_mark(body: &Map<String, Value>) -> bool {
-    body.contains_key("status") && !body.contains_key("type")
-}
-
 /// The Cloud API's send, and its read mark (with a typing hint, if it asks for one).
 #[utoipa::path(
     post, path = "/v{version}/{user}/messages", tag = "Cloud API",
@@ -88,12 +83,21 @@ async fn cloud_message(
 ) -> Result<Response, Problem> {
     must_be_version(&version)?;
     caller.must_be("user in the path", &user)?;
-    let body = liberal::parse(&body)?;
-    if is_mark(&body) {
-        mark(&api, &caller, &body, None).await?;
+    cloud(&api, &caller, &headers, liberal::parse(&body)?).await
+}
+
+/// What a body of the Cloud API asks for.
+pub(super) async fn cloud(
+    api: &Api,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: Map<String, Value>,
+) -> Result<Response, Problem> {
+    if liberal::is_mark(&body) {
+        mark(api, caller, &body, None).await?;
         return Ok(Json(Success::YES).into_response());
     }
-    let (sent, _, _) = send(&api, &caller, &headers, liberal::whatsapp(body)?).await?;
+    let (sent, _, _) = send(api, caller, headers, liberal::whatsapp(body)?).await?;
     Ok(Json(sent).into_response())
 }
 
@@ -109,8 +113,13 @@ pub(super) fn must_be_version(version: &str) -> Result<(), Problem> {
     }
 }
 
-async fn mark(api: &Api, caller: &Caller, body: &Map<String, Value>, id: Option<&str>) -> Result<(), Problem> {
-    let payload = liberal::read_mark(body, id)?;
+pub(super) async fn mark(
+    api: &Api,
+    caller: &Caller,
+    body: &Map<String, Value>,
+    id: Option<&str>,
+) -> Result<(), Problem> {
+    let payload = liberal::mark(body, id)?;
     command(api, caller, payload).await.map_err(|problem| {
         if problem.code == Kind::Ambiguous.code() {
             // What WhatsApp says of an id that it does not know.
@@ -145,7 +154,7 @@ async fn on_premises_message(
     Whole(body): Whole,
 ) -> Result<Response, Problem> {
     let body = liberal::parse(&body)?;
-    if is_mark(&body) {
+    if liberal::is_mark(&body) {
         mark(&api, &caller, &body, None).await?;
         return Ok(Json(Success::YES).into_response());
     }
