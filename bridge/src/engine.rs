@@ -13,7 +13,8 @@ use natter_protocol::link::{Answer, Dialect, Down, Mode, Packet, Up, Window};
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry};
 
-use crate::change::{self, Change, Message, Revoked};
+use crate::account::{Ask, Told};
+use crate::change::{self, Change, Message, Revoked, Webhook};
 use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::long_ack::LongAck;
@@ -41,6 +42,8 @@ pub enum Request {
     HasUser(UserId),
     /// Keeps a revocation.
     Revoke(Revocation),
+    /// Of an account. [`Reply::Account`] answers it.
+    Account(Ask),
 }
 
 /// The reply to a [`Request`], handed out after the commit.
@@ -48,6 +51,8 @@ pub enum Request {
 pub enum Reply {
     /// Yes or no.
     Changed(bool),
+    /// Of an account.
+    Account(Told),
     /// Nothing was done.
     NotNow(NotNow),
 }
@@ -192,8 +197,8 @@ impl<S: Store> Engine<S> {
             Event::Up(user, up) => self.handle_up(user, up),
             Event::Request(ticket, request) => {
                 self.tickets.push(ticket);
-                let changed = self.handle_request(request)?;
-                self.replies.push((ticket, Reply::Changed(changed)));
+                let reply = self.handle_request(request)?;
+                self.replies.push((ticket, reply));
                 Ok(())
             }
         }
@@ -225,14 +230,15 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn handle_request(&mut self, request: Request) -> Result<bool, StoreError> {
+    fn handle_request(&mut self, request: Request) -> Result<Reply, StoreError> {
         match request {
-            Request::AddUser(user) => self.add_user(&user),
-            Request::HasUser(user) => Ok(self.state.user(&user)?.known),
+            Request::AddUser(user) => self.add_user(&user).map(Reply::Changed),
+            Request::HasUser(user) => Ok(Reply::Changed(self.state.user(&user)?.known)),
             Request::Revoke(revocation) => {
                 self.change(Change::Revoked(Revoked::from(revocation)))?;
-                Ok(true)
+                Ok(Reply::Changed(true))
             }
+            Request::Account(ask) => self.account(ask).map(Reply::Account),
         }
     }
 
@@ -491,6 +497,18 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub fn revocations(&self) -> Vec<Revocation> {
         self.state.revoked.iter().cloned().map(Revocation::from).collect()
+    }
+
+    /// Every user who may not come in.
+    #[must_use]
+    pub fn disabled(&self) -> Vec<UserId> {
+        self.state.disabled.iter().cloned().collect()
+    }
+
+    /// Every webhook whose user may come in.
+    #[must_use]
+    pub fn webhooks(&self) -> Vec<(UserId, DeviceId, Webhook)> {
+        self.active_webhooks()
     }
 
     /// Refuses a publication for good: by reason code to those who can read it, by a committed `failed` to the others.

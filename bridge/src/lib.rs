@@ -1,5 +1,6 @@
 //! The bridge: takes messages in, commits them, fans them out.
 //!
+//! - [`account`] passwords, users who may not come in, webhooks
 //! - [`engine`] the rules, event by event: the sender's part in `sender`, the recipient's in `recipient`, who comes and goes in
 //!   `connection`, what time takes away in `expiry`; [`reader`] is the window of one device
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
@@ -9,6 +10,7 @@
 //! Nothing leaves before its commit, by construction: what a batch has to say is handed out by [`engine::Engine::release`], and that
 //! comes after [`engine::Engine::commit`].
 
+pub mod account;
 pub mod change;
 pub mod chat_key;
 pub mod config;
@@ -31,10 +33,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
-use natter_protocol::UserId;
 use natter_protocol::accounts::Revocation;
-use natter_protocol::error::NotNow;
+use natter_protocol::error::{NotNow, Refusal};
 use natter_protocol::link::{Bell, LinkDown, LinkReceiver, LinkSender, Window};
+use natter_protocol::{DeviceId, UserId};
 use tokio::sync::oneshot;
 
 pub use config::{Config, Limits};
@@ -42,6 +44,8 @@ pub use quota::Amount;
 pub use stats::Stats;
 pub use store::loss::Accepted as AcceptedLoss;
 
+use account::{Ask, Told};
+use change::{Account, Secret, Webhook};
 use engine::{CommitError, Engine, Event, Now, Released, Reply, Request};
 use run::{Loop, Order};
 use stats::Counters;
@@ -123,7 +127,7 @@ impl Bridge {
     /// # Errors
     /// When the commit fails.
     pub fn add_user(&mut self, user: &UserId) -> Result<bool, Error> {
-        self.ask(Request::AddUser(user.clone()))
+        changed(self.ask(Request::AddUser(user.clone()))?)
     }
 
     /// Whether there is such a user.
@@ -131,10 +135,33 @@ impl Bridge {
     /// # Errors
     /// When the store cannot be read.
     pub fn has_user(&mut self, user: &UserId) -> Result<bool, Error> {
-        self.ask(Request::HasUser(user.clone()))
+        changed(self.ask(Request::HasUser(user.clone()))?)
     }
 
-    fn ask(&mut self, request: Request) -> Result<bool, Error> {
+    /// Every user who may not come in.
+    #[must_use]
+    pub fn disabled(&self) -> Vec<UserId> {
+        self.engine.disabled()
+    }
+
+    /// Gives a user another password, or none, and revokes his tokens issued before the Unix second; `false`: there is no such user.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub fn set_password(&mut self, user: &UserId, hash: Option<Secret>, before: u64) -> Result<bool, Error> {
+        done(self.ask(Request::Account(Ask::SetPassword { user: user.clone(), hash, before }))?)
+    }
+
+    /// Keeps a user out, or lets him in again; `false`: there is no such user. Who is kept out loses his tokens issued before the Unix
+    /// second too.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub fn set_disabled(&mut self, user: &UserId, disabled: bool, before: u64) -> Result<bool, Error> {
+        done(self.ask(Request::Account(Ask::SetDisabled { user: user.clone(), disabled, before }))?)
+    }
+
+    fn ask(&mut self, request: Request) -> Result<Reply, Error> {
         let now = Now { server_secs: self.engine.server_secs(), unix_secs: 0 };
         self.engine.handle(Event::Request(0, request), now)?;
         self.engine.commit().map_err(|error| match error {
@@ -144,8 +171,8 @@ impl Bridge {
         let mut released = Released::default();
         self.engine.release(&mut Window::default(), &mut released)?;
         match released.replies.pop() {
-            Some((_, Reply::Changed(changed))) => Ok(changed),
             Some((_, Reply::NotNow(why))) => Err(why.into()),
+            Some((_, reply)) => Ok(reply),
             None => Err(Error::Ended),
         }
     }
@@ -169,6 +196,14 @@ impl Bridge {
         })?;
         Ok(Running { handle, ended_rx })
     }
+}
+
+fn changed(reply: Reply) -> Result<bool, Error> {
+    if let Reply::Changed(changed) = reply { Ok(changed) } else { Err(Error::Ended) }
+}
+
+fn done(reply: Reply) -> Result<bool, Error> {
+    if let Reply::Account(Told::Done(done)) = reply { Ok(done) } else { Err(Error::Ended) }
 }
 
 /// A bridge whose loop runs.
@@ -218,7 +253,7 @@ impl Handle {
     /// # Errors
     /// When the loop has ended or the commit fails.
     pub async fn add_user(&self, user: UserId) -> Result<bool, Error> {
-        self.ask(Request::AddUser(user)).await
+        changed(self.ask(Request::AddUser(user)).await?)
     }
 
     /// As [`Bridge::has_user`].
@@ -226,7 +261,7 @@ impl Handle {
     /// # Errors
     /// When the loop has ended.
     pub async fn has_user(&self, user: UserId) -> Result<bool, Error> {
-        self.ask(Request::HasUser(user)).await
+        changed(self.ask(Request::HasUser(user)).await?)
     }
 
     /// Keeps a revocation, after the commit.
@@ -243,12 +278,74 @@ impl Handle {
         self.counters.snapshot()
     }
 
-    async fn ask(&self, request: Request) -> Result<bool, Error> {
+    /// What there is of a user; `None`: there is no such user.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub async fn account(&self, user: UserId) -> Result<Option<Account>, Error> {
+        match self.ask(Request::Account(Ask::Look(user))).await? {
+            Reply::Account(Told::Account(account)) => Ok(account),
+            _ => Err(Error::Ended),
+        }
+    }
+
+    /// Adds a user who has a password, after the commit; `false`: there is such a user.
+    ///
+    /// # Errors
+    /// When the loop has ended or the commit fails.
+    pub async fn register(&self, user: UserId, hash: Secret) -> Result<bool, Error> {
+        done(self.ask(Request::Account(Ask::Register(user, hash))).await?)
+    }
+
+    /// As [`Bridge::set_password`].
+    ///
+    /// # Errors
+    /// When the loop has ended or the commit fails.
+    pub async fn set_password(&self, user: UserId, hash: Option<Secret>, before: u64) -> Result<bool, Error> {
+        done(self.ask(Request::Account(Ask::SetPassword { user, hash, before })).await?)
+    }
+
+    /// As [`Bridge::set_disabled`].
+    ///
+    /// # Errors
+    /// When the loop has ended or the commit fails.
+    pub async fn set_disabled(&self, user: UserId, disabled: bool, before: u64) -> Result<bool, Error> {
+        done(self.ask(Request::Account(Ask::SetDisabled { user, disabled, before })).await?)
+    }
+
+    /// Makes a device of the user a webhook, or no webhook any more, after the commit.
+    ///
+    /// # Errors
+    /// When the loop has ended or the commit fails. The inner error is a quota that is full.
+    pub async fn set_webhook(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        webhook: Option<Webhook>,
+    ) -> Result<Result<(), Refusal>, Error> {
+        match self.ask(Request::Account(Ask::SetWebhook { user, device, webhook })).await? {
+            Reply::Account(Told::Refused(refusal)) => Ok(Err(refusal)),
+            _ => Ok(Ok(())),
+        }
+    }
+
+    /// Every webhook whose user may come in.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub async fn webhooks(&self) -> Result<Vec<(UserId, DeviceId, Webhook)>, Error> {
+        match self.ask(Request::Account(Ask::Webhooks)).await? {
+            Reply::Account(Told::Webhooks(webhooks)) => Ok(webhooks),
+            _ => Err(Error::Ended),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply, Error> {
         let (reply_tx, reply_rx) = oneshot::channel();
         self.order(Order::Ask(request, reply_tx))?;
         match reply_rx.await {
-            Ok(Reply::Changed(changed)) => Ok(changed),
             Ok(Reply::NotNow(why)) => Err(why.into()),
+            Ok(reply) => Ok(reply),
             Err(_) => Err(Error::Ended),
         }
     }

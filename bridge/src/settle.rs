@@ -80,6 +80,8 @@ struct Touched<'a> {
     members: BTreeSet<(&'a ChatKey, &'a UserId)>,
     rows: BTreeSet<(&'a UserId, Seq)>,
     sessions: BTreeSet<(&'a UserId, &'a str)>,
+    accounts: BTreeSet<&'a UserId>,
+    webhooks: BTreeSet<(&'a UserId, &'a DeviceId)>,
     accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
     passed: Vec<(&'a UserId, Seq, Seq)>,
@@ -127,6 +129,12 @@ impl<'a> Touched<'a> {
             }
             Change::Session { user, client_id, .. } | Change::SessionGone { user, client_id } => {
                 self.sessions.insert((user, client_id));
+            }
+            Change::Password { user, .. } | Change::Disabled { user, .. } => {
+                self.accounts.insert(user);
+            }
+            Change::Webhook { user, device, .. } => {
+                self.webhooks.insert((user, device));
             }
             Change::Kept { .. } | Change::Revoked(_) => {}
         }
@@ -246,6 +254,13 @@ impl<S: Store> State<S> {
         for (user, client_id) in &touched.sessions {
             let session = self.session(user, client_id)?;
             settlement.sessions.push(((*user).clone(), (*client_id).to_owned(), session));
+        }
+        for id in touched.accounts {
+            settlement.accounts.push((id.clone(), self.account(id)?));
+        }
+        for (id, device) in touched.webhooks {
+            let webhook = self.webhooks.get(&(id.clone(), device.clone())).cloned();
+            settlement.webhooks.push((id.clone(), device.clone(), webhook));
         }
         settlement.dropped = touched.dropped.iter().map(|(user, upto)| ((*user).clone(), *upto)).collect();
         Ok(settlement)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 
-use crate::change::{Accepted, Change, Item, Message, Revoked, Row, Session, Tick};
+use crate::change::{Accepted, Account, Change, Item, Message, Revoked, Row, Session, Tick, Webhook};
 use crate::chat_key::ChatKey;
 use crate::settle::Purge;
 use crate::store::{DeviceRow, InboxPlace, MemberRow, Store, StoreError};
@@ -118,6 +118,10 @@ pub struct State<S> {
     pub store: S,
     /// Every revocation.
     pub revoked: Vec<Revoked>,
+    /// Every user that may not come in.
+    pub disabled: BTreeSet<UserId>,
+    /// Every webhook.
+    pub webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
     /// Changes by journal row, oldest first: committed, not settled.
     pub(crate) journal: VecDeque<(u64, Vec<Change>)>,
     /// The newest journal row that is settled, of those settled in this run.
@@ -129,6 +133,8 @@ pub struct State<S> {
     accepted: HashMap<MessageId, Vec<(UserId, Accepted)>>,
     sessions: HashMap<(UserId, String), (Option<Session>, u32)>,
     kept: HashMap<(UserId, ChatKey, N), Arc<Message>>,
+    /// Accounts that are not settled.
+    accounts: HashMap<UserId, (Account, u32)>,
 }
 
 impl<S: Store> State<S> {
@@ -140,6 +146,8 @@ impl<S: Store> State<S> {
         let mut state = Self {
             store,
             revoked: Vec::new(),
+            disabled: BTreeSet::new(),
+            webhooks: BTreeMap::new(),
             journal: VecDeque::new(),
             settled_no: 0,
             purge: Purge::default(),
@@ -148,6 +156,7 @@ impl<S: Store> State<S> {
             accepted: HashMap::new(),
             sessions: HashMap::new(),
             kept: HashMap::new(),
+            accounts: HashMap::new(),
         };
         state.reset(log)?;
         Ok(state)
@@ -165,7 +174,10 @@ impl<S: Store> State<S> {
         self.accepted.clear();
         self.sessions.clear();
         self.kept.clear();
+        self.accounts.clear();
         self.revoked = self.store.revoked()?;
+        self.disabled = self.store.disabled()?.into_iter().collect();
+        self.webhooks = self.store.webhooks()?.into_iter().map(|(user, device, row)| ((user, device), row)).collect();
         self.settled_no = self.store.next_no(log)? - 1;
         for (no, row) in self.store.journal(log)? {
             self.settled_no = self.settled_no.min(no - 1);
@@ -310,6 +322,17 @@ impl<S: Store> State<S> {
         match self.kept.get(&(user.clone(), chat.clone(), n)) {
             Some(message) => Ok(Some(Arc::clone(message))),
             None => self.store.kept(user, chat, n),
+        }
+    }
+
+    /// What an account is beside its inbox; that of a user who has nothing of it, or is not there, is empty.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn account(&mut self, user: &UserId) -> Result<Account, StoreError> {
+        match self.accounts.get(user) {
+            Some((account, _)) => Ok(account.clone()),
+            None => self.store.account(user),
         }
     }
 
@@ -467,7 +490,31 @@ impl<S: Store> State<S> {
                     self.revoked.push(revoked.clone());
                 }
             }
+            Change::Password { user, hash } => self.change_account(user, |account| account.password = hash.clone())?,
+            Change::Disabled { user, disabled } => {
+                if *disabled {
+                    self.disabled.insert(user.clone());
+                } else {
+                    self.disabled.remove(user);
+                }
+                self.change_account(user, |account| account.disabled = *disabled)?;
+            }
+            Change::Webhook { user, device, webhook } => {
+                let key = (user.clone(), device.clone());
+                match webhook {
+                    Some(webhook) => self.webhooks.insert(key, webhook.clone()),
+                    None => self.webhooks.remove(&key),
+                };
+            }
         }
+        Ok(())
+    }
+
+    fn change_account(&mut self, user: &UserId, change: impl FnOnce(&mut Account)) -> Result<(), StoreError> {
+        let account = self.account(user)?;
+        let slot = self.accounts.entry(user.clone()).or_insert((account, 0));
+        change(&mut slot.0);
+        slot.1 += 1;
         Ok(())
     }
 
@@ -517,6 +564,14 @@ impl<S: Store> State<S> {
                     }
                 }
             }
+            Change::Password { user, .. } | Change::Disabled { user, .. } => {
+                if let Some((_, pins)) = self.accounts.get_mut(user) {
+                    *pins -= 1;
+                    if *pins == 0 {
+                        self.accounts.remove(user);
+                    }
+                }
+            }
             Change::Kept { user, message, .. } => {
                 self.kept.remove(&(user.clone(), message.chat.clone(), message.n));
             }
@@ -558,7 +613,10 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Kept { .. }
         | Change::Session { .. }
         | Change::SessionGone { .. }
-        | Change::Revoked(_) => Vec::new(),
+        | Change::Revoked(_)
+        | Change::Password { .. }
+        | Change::Disabled { .. }
+        | Change::Webhook { .. } => Vec::new(),
     }
 }
 
