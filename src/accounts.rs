@@ -95,6 +95,17 @@ impl Accounts for TokenAccounts {
         Ok(verified.grant)
     }
 
+    fn identify(&self, token: &[u8], scope: Scope, now: u64) -> Result<Grant, Denied> {
+        let verified = self.verifier.verify(token, now)?;
+        if self.is_revoked(&verified.grant) {
+            return Err(Denied::Revoked);
+        }
+        if !verified.covers(scope) {
+            return Err(Denied::OtherScope);
+        }
+        Ok(verified.grant)
+    }
+
     fn on_revocation(&self, listener: RevocationListener) {
         self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }

@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use natter_bridge::Handle;
+use natter_bridge::http::{Problem, with_problems};
 use natter_bridge::store::background::Watch;
 use natter_broker::Door;
 use natter_protocol::error::Kind;
@@ -20,8 +21,6 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-
-use crate::http::{Problem, with_problems};
 
 /// What the server's parts tell about themselves.
 #[derive(Default)]

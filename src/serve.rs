@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use natter_bridge::http::Api;
 use natter_bridge::store::background::Check;
 use natter_bridge::{Bridge, Running};
 use natter_broker::Door;
+use natter_protocol::accounts::Accounts;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
@@ -23,6 +25,7 @@ use crate::config::Config;
 use crate::control::{self, Control};
 use crate::data::{DataDir, Lock};
 use crate::desk::Desk;
+use crate::http::DoorBrake;
 use crate::keys::{self, OwnKey};
 use crate::listener::HttpServer;
 use crate::tls::Tls;
@@ -161,7 +164,7 @@ impl Server {
         let store = config.bridge(dir.database());
         let bridge = spawn_blocking(|| Bridge::open(store)).await??;
         let boot = bridge.boot();
-        let accounts = Arc::new(TokenAccounts::new(Verifier::new(trusted), &bridge.revocations()));
+        let accounts: Arc<dyn Accounts> = Arc::new(TokenAccounts::new(Verifier::new(trusted), &bridge.revocations()));
         let ends = spawn_blocking(natter_broker::start_router).await?.context("router")?;
         let bridge = bridge.start(ends.bridge.sender, ends.bridge.receiver).context("bridge")?;
         health.bridge_is_up(bridge.handle.clone());
@@ -171,11 +174,12 @@ impl Server {
         }
         let check = Check::start(&dir.database()).context("check of the store")?;
         health.store_is_checked(check.watch());
-        let door = Arc::new(Door::start(config.door(), mqtt_listener, accounts, ends.door, boot));
+        let door = Arc::new(Door::start(config.door(), mqtt_listener, Arc::clone(&accounts), ends.door, boot));
         health.door_is_up(&door);
 
         let gate = Gate { door: Arc::downgrade(&door), origins: config.http.allowed_origins.clone().into() };
-        let router = http::router(gate);
+        let brake = Arc::new(DoorBrake(door.addresses()));
+        let router = http::router(gate, Api { bridge: bridge.handle.clone(), accounts, brake });
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;
         if let Some(tls) = &tls {

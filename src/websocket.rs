@@ -14,11 +14,10 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Buf as _, Bytes};
 use futures_util::{SinkExt as _, StreamExt as _};
+use natter_bridge::http::Problem;
 use natter_broker::{Door, OVERSIZE_BYTES_MAX, Seat};
 use natter_protocol::error::Kind;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::http::Problem;
 
 /// The subprotocol that a client must offer [MQTT-6.0.0-3].
 const SUBPROTOCOL: &str = "mqtt";

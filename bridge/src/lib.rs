@@ -6,6 +6,7 @@
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
 //! - [`run`] the loop around it all: batch, rules, commit, answers
+//! - [`http`] the same over HTTP: routes, who calls, errors
 //!
 //! Nothing leaves before its commit, by construction: what a batch has to say is handed out by [`engine::Engine::release`], and that
 //! comes after [`engine::Engine::commit`].
@@ -17,6 +18,7 @@ pub mod config;
 mod connection;
 pub mod engine;
 pub mod expiry;
+pub mod http;
 mod long_ack;
 pub mod quota;
 pub mod reader;

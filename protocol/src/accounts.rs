@@ -123,6 +123,12 @@ pub trait Accounts: Send + Sync {
     /// [`Denied`] says why not.
     fn verify(&self, user: &UserId, token: &[u8], scope: Scope, now: u64) -> Result<Grant, Denied>;
 
+    /// Whose token it is, for `scope` at `now` (Unix seconds): over HTTP nothing but the token says who speaks.
+    ///
+    /// # Errors
+    /// [`Denied`] says why not; never [`Denied::OtherUser`].
+    fn identify(&self, token: &[u8], scope: Scope, now: u64) -> Result<Grant, Denied>;
+
     /// Asks to be told of every later revocation.
     fn on_revocation(&self, listener: RevocationListener);
 }

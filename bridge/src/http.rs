@@ -1,0 +1,77 @@
+//! The HTTP API: routes, who calls, and what an error looks like. The root mounts [`router`] on its listener, beside what is its own.
+//!
+//! - `caller` the one authentication layer, and [`Caller`], which every route behind it gets
+//! - `problem` an error, as RFC 9457 · `shape` the same in WhatsApp's words, on WhatsApp's paths
+//! - `document` `/openapi.json`, made from the routes, and a page that shows it
+//!
+//! Routes are added with `routes!` of utoipa-axum only, so what is served and what is documented are one list.
+
+mod caller;
+mod document;
+mod problem;
+mod shape;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use natter_protocol::accounts::Accounts;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use caller::{Brake, Caller};
+pub use problem::Problem;
+
+use crate::Handle;
+
+/// Most bytes of a request's body, on routes that set no other limit: a payload of the outbox and what is written around it.
+pub const BODY_BYTES_MAX: usize = 128 * 1024;
+
+/// What every route may use. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    /// The loop.
+    pub bridge: Handle,
+    /// Who may call.
+    pub accounts: Arc<dyn Accounts>,
+    /// What keeps an address from guessing tokens.
+    pub brake: Arc<dyn Brake>,
+}
+
+impl Api {
+    /// Unix seconds.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}
+
+/// Routes of other parts that join these: what is `open` asks for no token.
+#[derive(Default)]
+pub struct Routes {
+    /// For everybody.
+    pub open: OpenApiRouter,
+    /// Behind the authentication layer: their handlers may take a [`Caller`].
+    pub with_token: OpenApiRouter,
+}
+
+/// All routes, with `more` among them; nothing but `more.open` and the document is served without a token.
+pub fn router(api: Api, more: Routes) -> Router {
+    let with_token = OpenApiRouter::new().with_state(api.clone()).merge(more.with_token);
+    let (with_token, protected) = with_token.split_for_parts();
+    let (open, public) = more.open.split_for_parts();
+    with_token
+        .route_layer(from_fn_with_state(api, caller::authenticate))
+        .merge(open)
+        .merge(document::router(protected, public))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+}
+
+/// `router`, where whatever it has no answer for is a problem, and every problem has the shape of its path.
+pub fn with_problems(router: Router) -> Router {
+    router
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+        .layer(from_fn(shape::of_the_path))
+}
