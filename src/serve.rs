@@ -28,6 +28,7 @@ use crate::desk::Desk;
 use crate::http::DoorBrake;
 use crate::keys::{self, OwnKey};
 use crate::listener::HttpServer;
+use crate::password::Hasher;
 use crate::tls::Tls;
 use crate::token::Verifier;
 use crate::websocket::Gate;
@@ -164,7 +165,9 @@ impl Server {
         let store = config.bridge(dir.database());
         let bridge = spawn_blocking(|| Bridge::open(store)).await??;
         let boot = bridge.boot();
-        let accounts: Arc<dyn Accounts> = Arc::new(TokenAccounts::new(Verifier::new(trusted), &bridge.revocations()));
+        let tokens = TokenAccounts::new(Verifier::new(trusted), &bridge.revocations(), bridge.disabled());
+        let tokens = Arc::new(tokens);
+        let accounts: Arc<dyn Accounts> = Arc::clone(&tokens) as _;
         let ends = spawn_blocking(natter_broker::start_router).await?.context("router")?;
         let bridge = bridge.start(ends.bridge.sender, ends.bridge.receiver).context("bridge")?;
         health.bridge_is_up(bridge.handle.clone());
@@ -178,8 +181,11 @@ impl Server {
         health.door_is_up(&door);
 
         let gate = Gate { door: Arc::downgrade(&door), origins: config.http.allowed_origins.clone().into() };
+        let hasher = Hasher::new(config.accounts.hashes_at_a_time);
+        let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key, tokens, hasher });
         let brake = Arc::new(DoorBrake(door.addresses()));
-        let router = http::router(gate, Api { bridge: bridge.handle.clone(), accounts, brake });
+        let own = http::accounts::Accounts::new(Arc::clone(&desk), &config.accounts, door.addresses());
+        let router = http::router(gate, Api { bridge: bridge.handle.clone(), accounts, brake }, &own);
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;
         if let Some(tls) = &tls {
@@ -194,7 +200,6 @@ impl Server {
         reload_on_hangup(hangup, tls);
         let socket = Control::bind(dir.socket()?).context("control socket")?;
         let control_stop = CancellationToken::new();
-        let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key });
         let control = tokio::spawn(socket.run(desk, control_stop.clone()));
         tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %dir.path().display(), boot, "started");
         Ok(Self {

@@ -20,7 +20,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use natter_protocol::accounts::Accounts;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use caller::{Brake, Caller};
+pub use caller::{Brake, Caller, token};
 pub use problem::Problem;
 
 use crate::Handle;

@@ -31,7 +31,7 @@ const OPS_A_LOOK: i32 = 1000;
 const FINDINGS_MAX: usize = 20;
 
 /// Every table, with its key.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 15] = [
     ("meta", "key"),
     ("journal", "log, no"),
     ("users", "name"),
@@ -45,6 +45,8 @@ const TABLES: [(&str, &str); 13] = [
     ("grants", "media, user"),
     ("revoked", "user, kind, subject"),
     ("kept", "user, chat, n"),
+    ("accounts", "user"),
+    ("webhooks", "user, device"),
 ];
 
 /// What the check has to say so far, and how large the WAL is.
