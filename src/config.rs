@@ -545,6 +545,16 @@ mod tests {
         let config = load(None, &[], &Flags::default()).unwrap();
         let Config { door, bridge, .. } = config.clone();
         let expected = Config {
+            accounts: Accounts {
+                registration: Registration::Closed,
+                registration_in_public: false,
+                registrations_per_min: 10,
+                token_ttl_s: 7 * 86_400,
+                login_failures_per_min: 60,
+                renewals_per_min: 30,
+                hashes_at_a_time: 2,
+            },
+            webhooks: Webhooks { private_addresses: false, posts_at_a_time: 64, timeout_s: 10 },
             door,
             bridge,
             data: Data { dir: "natter-data".into() },

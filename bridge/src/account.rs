@@ -7,8 +7,9 @@ use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::{DeviceId, UserId};
 
 use crate::change::{Account, Change, Revoked, Secret, Webhook};
-use crate::engine::Engine;
+use crate::engine::{Engine, Reply, Request};
 use crate::store::{Store, StoreError};
+use crate::{Bridge, Error, Handle};
 
 /// Webhooks of a server; one more is refused.
 pub const WEBHOOKS_MAX: usize = 10_000;
@@ -132,5 +133,104 @@ impl<S: Store> Engine<S> {
         }
         self.change(Change::Webhook { user, device, webhook })?;
         Ok(Told::Done(true))
+    }
+}
+
+impl Bridge {
+    /// Every user who may not come in.
+    #[must_use]
+    pub fn disabled(&self) -> Vec<UserId> {
+        self.engine.disabled()
+    }
+
+    /// Gives a user another password, or none, and revokes his tokens issued before the Unix second; `false`: there is no such user.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub fn set_password(&mut self, user: &UserId, hash: Option<Secret>, before: u64) -> Result<bool, Error> {
+        done(self.ask(Request::Account(Ask::SetPassword { user: user.clone(), hash, before }))?)
+    }
+
+    /// Keeps a user out, or lets him in again; `false`: there is no such user. Who is kept out loses his tokens issued before the Unix
+    /// second too.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub fn set_disabled(&mut self, user: &UserId, disabled: bool, before: u64) -> Result<bool, Error> {
+        done(self.ask(Request::Account(Ask::SetDisabled { user: user.clone(), disabled, before }))?)
+    }
+}
+
+impl Handle {
+    /// What there is of a user; `None`: there is no such user.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub async fn account(&self, user: UserId) -> Result<Option<Account>, Error> {
+        match self.tell(Ask::Look(user)).await? {
+            Told::Account(account) => Ok(account),
+            _ => Err(Error::Ended),
+        }
+    }
+
+    /// Adds a user who has a password, after the commit; `false`: there is such a user.
+    ///
+    /// # Errors
+    /// When the loop has ended or the commit fails.
+    pub async fn register(&self, user: UserId, hash: Secret) -> Result<bool, Error> {
+        done(self.reply(Request::Account(Ask::Register(user, hash))).await?)
+    }
+
+    /// As [`Bridge::set_password`].
+    ///
+    /// # Errors
+    /// When the loop has ended or the commit fails.
+    pub async fn set_password(&self, user: UserId, hash: Option<Secret>, before: u64) -> Result<bool, Error> {
+        done(self.reply(Request::Account(Ask::SetPassword { user, hash, before })).await?)
+    }
+
+    /// As [`Bridge::set_disabled`].
+    ///
+    /// # Errors
+    /// When the loop has ended or the commit fails.
+    pub async fn set_disabled(&self, user: UserId, disabled: bool, before: u64) -> Result<bool, Error> {
+        done(self.reply(Request::Account(Ask::SetDisabled { user, disabled, before })).await?)
+    }
+
+    /// Makes a device of the user a webhook, or no webhook any more, after the commit.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: a quota is full. Otherwise the loop has ended or the commit failed.
+    pub async fn set_webhook(&self, user: UserId, device: DeviceId, webhook: Option<Webhook>) -> Result<(), Error> {
+        match self.tell(Ask::SetWebhook { user, device, webhook }).await? {
+            Told::Done(_) => Ok(()),
+            Told::Refused(refusal) => Err(refusal.into()),
+            _ => Err(Error::Ended),
+        }
+    }
+
+    /// Every webhook whose user may come in.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub async fn webhooks(&self) -> Result<Vec<(UserId, DeviceId, Webhook)>, Error> {
+        match self.tell(Ask::Webhooks).await? {
+            Told::Webhooks(webhooks) => Ok(webhooks),
+            _ => Err(Error::Ended),
+        }
+    }
+
+    async fn tell(&self, ask: Ask) -> Result<Told, Error> {
+        match self.reply(Request::Account(ask)).await? {
+            Reply::Account(told) => Ok(told),
+            _ => Err(Error::Ended),
+        }
+    }
+}
+
+fn done(reply: Reply) -> Result<bool, Error> {
+    match reply {
+        Reply::Account(Told::Done(done)) => Ok(done),
+        _ => Err(Error::Ended),
     }
 }

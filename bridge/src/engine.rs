@@ -17,7 +17,9 @@ use crate::account::{Ask, Told};
 use crate::change::{self, Change, Message, Revoked, Webhook};
 use crate::chat_key::ChatKey;
 use crate::config::Limits;
+use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
+use crate::news::News;
 use crate::reader::{Reader, Viewer};
 use crate::state::State;
 use crate::stats::Counters;
@@ -42,6 +44,37 @@ pub enum Request {
     HasUser(UserId),
     /// Keeps a revocation.
     Revoke(Revocation),
+    /// What a device publishes, over HTTP: a message or a command. [`Reply::Answer`].
+    Publish {
+        /// Who.
+        user: UserId,
+        /// As which device.
+        device: DeviceId,
+        /// A UUIDv7: the id of the message if it has none.
+        stamp: u128,
+        /// As of an outbox.
+        payload: Bytes,
+    },
+    /// Asks for the first of what a device has not acknowledged; the device begins by it. [`Reply::Page`].
+    Fetch(Fetch),
+    /// Acknowledges everything up to a position. [`Reply::Answer`].
+    Ack {
+        /// Who.
+        user: UserId,
+        /// As which device.
+        device: DeviceId,
+        /// Up to where.
+        upto: Seq,
+    },
+    /// Asks for the whole entry behind a stub. [`Reply::Entry`].
+    Kept {
+        /// Whose.
+        user: UserId,
+        /// In which chat, as he sees it.
+        chat: Chat,
+        /// Which message.
+        n: N,
+    },
     /// Of an account. [`Reply::Account`] answers it.
     Account(Ask),
 }
@@ -55,6 +88,14 @@ pub enum Reply {
     Account(Told),
     /// Nothing was done.
     NotNow(NotNow),
+    /// Committed, or done.
+    Answer(Answer),
+    /// Refused for good.
+    Refused(Refusal),
+    /// Entries.
+    Page(Page),
+    /// An entry without `seq` and `prev`, if it is there.
+    Entry(Option<Bytes>),
 }
 
 /// Changes that a planted bug leaves unwritten.
@@ -130,6 +171,8 @@ pub struct Engine<S> {
     /// Users whose readers may have something to get.
     pub(crate) hungry: BTreeSet<UserId>,
     pub(crate) counters: Arc<Counters>,
+    /// Whoever waits for an inbox to grow.
+    pub(crate) news: Arc<News>,
     pub(crate) stuck: StuckEntries,
     pub(crate) sweep: crate::expiry::Sweep,
     /// Up to where readers have passed rows for other devices: what the next commit notes.
@@ -164,6 +207,7 @@ impl<S: Store> Engine<S> {
             swaps: HashMap::new(),
             hungry: BTreeSet::new(),
             counters,
+            news: Arc::default(),
             stuck: StuckEntries::default(),
             sweep: crate::expiry::Sweep::default(),
             passed_over: HashMap::new(),
@@ -197,9 +241,7 @@ impl<S: Store> Engine<S> {
             Event::Up(user, up) => self.handle_up(user, up),
             Event::Request(ticket, request) => {
                 self.tickets.push(ticket);
-                let reply = self.handle_request(request)?;
-                self.replies.push((ticket, reply));
-                Ok(())
+                self.handle_inside(ticket, request)
             }
         }
     }
@@ -230,15 +272,30 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn handle_request(&mut self, request: Request) -> Result<Reply, StoreError> {
+    /// Notes the reply to a request.
+    pub(crate) fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        self.replies.push((ticket, reply));
+    }
+
+    /// Requests that this batch may answer: if it fails, they are told so.
+    pub(crate) fn open_tickets(&mut self, tickets: impl Iterator<Item = Ticket>) {
+        self.tickets.extend(tickets);
+    }
+
+    pub(crate) fn handle_request(&mut self, request: Request) -> Result<bool, StoreError> {
         match request {
-            Request::AddUser(user) => self.add_user(&user).map(Reply::Changed),
-            Request::HasUser(user) => Ok(Reply::Changed(self.state.user(&user)?.known)),
+            Request::AddUser(user) => self.add_user(&user),
+            Request::HasUser(user) => Ok(self.state.user(&user)?.known),
             Request::Revoke(revocation) => {
                 self.change(Change::Revoked(Revoked::from(revocation)))?;
-                Ok(Reply::Changed(true))
+                Ok(true)
             }
-            Request::Account(ask) => self.account(ask).map(Reply::Account),
+            // What has another reply is dealt with in `inside`.
+            Request::Publish { .. }
+            | Request::Fetch(_)
+            | Request::Ack { .. }
+            | Request::Kept { .. }
+            | Request::Account(_) => Ok(false),
         }
     }
 
@@ -445,6 +502,9 @@ impl<S: Store> Engine<S> {
             out.frames.push((Some(user), frame));
         }
         out.replies.append(&mut self.replies);
+        for user in &self.hungry {
+            self.news.grown(user, || self.state.user_in_memory(user).map(|user| user.last_seq));
+        }
         self.feed(window, out)
     }
 
@@ -479,6 +539,12 @@ impl<S: Store> Engine<S> {
     /// When the store cannot be read.
     pub fn kept(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError> {
         self.state.kept(user, chat, n)
+    }
+
+    /// Tells whoever waits for an inbox to grow, after the commit.
+    #[must_use]
+    pub fn news(&self) -> Arc<News> {
+        Arc::clone(&self.news)
     }
 
     /// Whether dead rows wait to be purged by [`Engine::settle`].

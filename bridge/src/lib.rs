@@ -6,6 +6,7 @@
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
 //! - [`run`] the loop around it all: batch, rules, commit, answers
+//! - [`inside`] what comes over HTTP: the same rules without a connection · [`news`] tells who waits that an inbox has grown
 //! - [`http`] the same over HTTP: routes, who calls, errors
 //!
 //! Nothing leaves before its commit, by construction: what a batch has to say is handed out by [`engine::Engine::release`], and that
@@ -19,7 +20,9 @@ mod connection;
 pub mod engine;
 pub mod expiry;
 pub mod http;
+pub mod inside;
 mod long_ack;
+pub mod news;
 pub mod quota;
 pub mod reader;
 mod recipient;
@@ -35,20 +38,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
+use bytes::Bytes;
 use natter_protocol::accounts::Revocation;
 use natter_protocol::error::{NotNow, Refusal};
-use natter_protocol::link::{Bell, LinkDown, LinkReceiver, LinkSender, Window};
-use natter_protocol::{DeviceId, UserId};
+use natter_protocol::link::{Answer, Bell, LinkDown, LinkReceiver, LinkSender, Window};
+use natter_protocol::{Chat, DeviceId, N, Seq, UserId};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 pub use config::{Config, Limits};
+pub use inside::{Fetch, Page};
+pub use news::{Watch, Woken};
 pub use quota::Amount;
 pub use stats::Stats;
 pub use store::loss::Accepted as AcceptedLoss;
 
-use account::{Ask, Told};
-use change::{Account, Secret, Webhook};
 use engine::{CommitError, Engine, Event, Now, Released, Reply, Request};
+use news::News;
 use run::{Loop, Order};
 use stats::Counters;
 use store::sqlite::Sqlite;
@@ -71,6 +77,9 @@ pub enum Error {
     /// Nothing was done; trying again may help.
     #[error(transparent)]
     NotNow(#[from] NotNow),
+    /// Refused for good.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The loop has ended.
     #[error("the bridge has ended")]
     Ended,
@@ -140,29 +149,6 @@ impl Bridge {
         changed(self.ask(Request::HasUser(user.clone()))?)
     }
 
-    /// Every user who may not come in.
-    #[must_use]
-    pub fn disabled(&self) -> Vec<UserId> {
-        self.engine.disabled()
-    }
-
-    /// Gives a user another password, or none, and revokes his tokens issued before the Unix second; `false`: there is no such user.
-    ///
-    /// # Errors
-    /// When the commit fails.
-    pub fn set_password(&mut self, user: &UserId, hash: Option<Secret>, before: u64) -> Result<bool, Error> {
-        done(self.ask(Request::Account(Ask::SetPassword { user: user.clone(), hash, before }))?)
-    }
-
-    /// Keeps a user out, or lets him in again; `false`: there is no such user. Who is kept out loses his tokens issued before the Unix
-    /// second too.
-    ///
-    /// # Errors
-    /// When the commit fails.
-    pub fn set_disabled(&mut self, user: &UserId, disabled: bool, before: u64) -> Result<bool, Error> {
-        done(self.ask(Request::Account(Ask::SetDisabled { user: user.clone(), disabled, before }))?)
-    }
-
     fn ask(&mut self, request: Request) -> Result<Reply, Error> {
         let now = Now { server_secs: self.engine.server_secs(), unix_secs: 0 };
         self.engine.handle(Event::Request(0, request), now)?;
@@ -188,7 +174,8 @@ impl Bridge {
         counters.healthy.store(true, Ordering::Relaxed);
         let (orders_tx, orders_rx) = sync_channel(ORDERS_MAX);
         let (ended_tx, ended_rx) = oneshot::channel();
-        let handle = Handle { orders_tx, bell: receiver.bell(), counters: Arc::clone(&counters) };
+        let (counters_of_all, news) = (Arc::clone(&counters), engine.news());
+        let handle = Handle { orders_tx, bell: receiver.bell(), counters: counters_of_all, news };
         let looping = Loop::new(engine, sender, receiver, orders_rx, Arc::clone(&counters));
         std::thread::Builder::new().name("bridge".into()).spawn(move || {
             let outcome = looping.run();
@@ -198,14 +185,6 @@ impl Bridge {
         })?;
         Ok(Running { handle, ended_rx })
     }
-}
-
-fn changed(reply: Reply) -> Result<bool, Error> {
-    if let Reply::Changed(changed) = reply { Ok(changed) } else { Err(Error::Ended) }
-}
-
-fn done(reply: Reply) -> Result<bool, Error> {
-    if let Reply::Account(Told::Done(done)) = reply { Ok(done) } else { Err(Error::Ended) }
 }
 
 /// A bridge whose loop runs.
@@ -241,6 +220,7 @@ pub struct Handle {
     orders_tx: SyncSender<Order>,
     bell: Bell,
     counters: Arc<Counters>,
+    news: Arc<News>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -255,7 +235,7 @@ impl Handle {
     /// # Errors
     /// When the loop has ended or the commit fails.
     pub async fn add_user(&self, user: UserId) -> Result<bool, Error> {
-        changed(self.ask(Request::AddUser(user)).await?)
+        self.ask(Request::AddUser(user)).await
     }
 
     /// As [`Bridge::has_user`].
@@ -263,7 +243,7 @@ impl Handle {
     /// # Errors
     /// When the loop has ended.
     pub async fn has_user(&self, user: UserId) -> Result<bool, Error> {
-        changed(self.ask(Request::HasUser(user)).await?)
+        self.ask(Request::HasUser(user)).await
     }
 
     /// Keeps a revocation, after the commit.
@@ -280,73 +260,67 @@ impl Handle {
         self.counters.snapshot()
     }
 
-    /// What there is of a user; `None`: there is no such user.
+    /// Publishes `payload`, as a device does to its outbox, and answers after the commit: with the first answer again if the message is
+    /// known by its `id`. Whoever gets an error but [`Error::Refused`] may send the same again; with an `id`, without doubling it.
     ///
     /// # Errors
-    /// When the loop has ended.
-    pub async fn account(&self, user: UserId) -> Result<Option<Account>, Error> {
-        match self.ask(Request::Account(Ask::Look(user))).await? {
-            Reply::Account(Told::Account(account)) => Ok(account),
+    /// [`Error::Refused`] for good; [`Error::NotNow`] when nothing was done; otherwise it is not known what was.
+    pub async fn publish(&self, user: UserId, device: DeviceId, payload: Bytes) -> Result<Answer, Error> {
+        let stamp = Uuid::now_v7().as_u128();
+        answer(self.reply(Request::Publish { user, device, stamp, payload }).await?)
+    }
+
+    /// The first of what `device` has not acknowledged, after `fetch.after` is; the device begins by it.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`].
+    pub async fn fetch(&self, fetch: Fetch) -> Result<Page, Error> {
+        match self.reply(Request::Fetch(fetch)).await? {
+            Reply::Page(page) => Ok(page),
             _ => Err(Error::Ended),
         }
     }
 
-    /// Adds a user who has a password, after the commit; `false`: there is such a user.
+    /// Acknowledges everything up to `upto`, for `device`.
     ///
     /// # Errors
-    /// When the loop has ended or the commit fails.
-    pub async fn register(&self, user: UserId, hash: Secret) -> Result<bool, Error> {
-        done(self.ask(Request::Account(Ask::Register(user, hash))).await?)
+    /// As [`Handle::publish`].
+    pub async fn ack(&self, user: UserId, device: DeviceId, upto: Seq) -> Result<(), Error> {
+        answer(self.reply(Request::Ack { user, device, upto }).await?).map(|_| ())
     }
 
-    /// As [`Bridge::set_password`].
+    /// The whole entry behind an `unsupported` one that was sent to a device of `user`.
     ///
     /// # Errors
-    /// When the loop has ended or the commit fails.
-    pub async fn set_password(&self, user: UserId, hash: Option<Secret>, before: u64) -> Result<bool, Error> {
-        done(self.ask(Request::Account(Ask::SetPassword { user, hash, before })).await?)
-    }
-
-    /// As [`Bridge::set_disabled`].
-    ///
-    /// # Errors
-    /// When the loop has ended or the commit fails.
-    pub async fn set_disabled(&self, user: UserId, disabled: bool, before: u64) -> Result<bool, Error> {
-        done(self.ask(Request::Account(Ask::SetDisabled { user, disabled, before })).await?)
-    }
-
-    /// Makes a device of the user a webhook, or no webhook any more, after the commit.
-    ///
-    /// # Errors
-    /// When the loop has ended or the commit fails. The inner error is a quota that is full.
-    pub async fn set_webhook(
-        &self,
-        user: UserId,
-        device: DeviceId,
-        webhook: Option<Webhook>,
-    ) -> Result<Result<(), Refusal>, Error> {
-        match self.ask(Request::Account(Ask::SetWebhook { user, device, webhook })).await? {
-            Reply::Account(Told::Refused(refusal)) => Ok(Err(refusal)),
-            _ => Ok(Ok(())),
-        }
-    }
-
-    /// Every webhook whose user may come in.
-    ///
-    /// # Errors
-    /// When the loop has ended.
-    pub async fn webhooks(&self) -> Result<Vec<(UserId, DeviceId, Webhook)>, Error> {
-        match self.ask(Request::Account(Ask::Webhooks)).await? {
-            Reply::Account(Told::Webhooks(webhooks)) => Ok(webhooks),
+    /// As [`Handle::publish`].
+    pub async fn kept(&self, user: UserId, chat: Chat, n: N) -> Result<Option<Bytes>, Error> {
+        match self.reply(Request::Kept { user, chat, n }).await? {
+            Reply::Entry(entry) => Ok(entry),
             _ => Err(Error::Ended),
         }
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply, Error> {
+    /// Begins to watch an inbox: watch first, then fetch, then wait beyond [`Page::newest`].
+    #[must_use]
+    pub fn watch(&self, user: &UserId) -> Watch {
+        self.news.watch(user)
+    }
+
+    /// Ends the waits of `user`, or everybody's: what they wait for may not come any more.
+    pub fn nudge(&self, user: Option<&UserId>) {
+        self.news.nudge(user);
+    }
+
+    async fn ask(&self, request: Request) -> Result<bool, Error> {
+        changed(self.reply(request).await?)
+    }
+
+    async fn reply(&self, request: Request) -> Result<Reply, Error> {
         let (reply_tx, reply_rx) = oneshot::channel();
         self.order(Order::Ask(request, reply_tx))?;
         match reply_rx.await {
             Ok(Reply::NotNow(why)) => Err(why.into()),
+            Ok(Reply::Refused(refusal)) => Err(refusal.into()),
             Ok(reply) => Ok(reply),
             Err(_) => Err(Error::Ended),
         }
@@ -359,5 +333,19 @@ impl Handle {
         })?;
         (self.bell)();
         Ok(())
+    }
+}
+
+fn changed(reply: Reply) -> Result<bool, Error> {
+    match reply {
+        Reply::Changed(changed) => Ok(changed),
+        _ => Err(Error::Ended),
+    }
+}
+
+fn answer(reply: Reply) -> Result<Answer, Error> {
+    match reply {
+        Reply::Answer(answer) => Ok(answer),
+        _ => Err(Error::Ended),
     }
 }

@@ -18,7 +18,7 @@ use crate::store::{DeviceRow, Store, StoreError};
 /// Rows that an acknowledgement by position looks at in one batch.
 pub(crate) const ACK_PAGE: usize = 500;
 /// Rows meant for other devices that a reader passes before its device's position is noted.
-const OTHERS_NOTED: u64 = 64;
+pub(crate) const OTHERS_NOTED: u64 = 64;
 /// Bytes of a QoS 1 PUBLISH beside topic and payload: fixed header, two lengths, packet id, empty properties.
 const PUBLISH_OVERHEAD: usize = 1 + 4 + 2 + 2 + 1;
 
@@ -395,12 +395,9 @@ impl<S: Store> Engine<S> {
 }
 
 /// What an inbox row says to its reader, and the message in it.
-fn tail(user: &UserId, row: &Row) -> (Option<Arc<Message>>, Vec<u8>) {
+pub(crate) fn tail(user: &UserId, row: &Row) -> (Option<Arc<Message>>, Vec<u8>) {
     match &row.item {
-        Item::Message(message) => {
-            let tail = with_tail(user, message, |tail| tail.with_body(message.body.as_bytes()));
-            (Some(Arc::clone(message)), tail.unwrap_or_default())
-        }
+        Item::Message(message) => (Some(Arc::clone(message)), whole(user, message).unwrap_or_default()),
         Item::Receipt(receipt) => {
             let chat = receipt.chat.seen_by(user).unwrap_or(Chat::Status);
             let Receipt { kind, chat: _, after, n, id, member, timestamp } = receipt;
@@ -415,6 +412,11 @@ fn tail(user: &UserId, row: &Row) -> (Option<Arc<Message>>, Vec<u8>) {
         }
         Item::Gap(gap) => (None, entry::gap(gap.from, gap.to, gap.reason())),
     }
+}
+
+/// A message as `user` sees it.
+pub(crate) fn whole(user: &UserId, message: &Message) -> Option<Vec<u8>> {
+    with_tail(user, message, |tail| tail.with_body(message.body.as_bytes()))
 }
 
 fn stub_tail(user: &UserId, message: &Message, why: &Refusal) -> Option<Vec<u8>> {

@@ -11,6 +11,7 @@ use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, e
 use crate::change::{Accepted, Change, Failed, Item as RowItem, Message, Place, Row, Tick};
 use crate::chat_key::ChatKey;
 use crate::engine::Engine;
+use crate::long_ack::Asker;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
@@ -51,7 +52,7 @@ impl<S: Store> Engine<S> {
             Ok(Item::Ack(upto)) => match self.ack_upto(user, &device, upto)? {
                 Ok(true) => (None, Ok(Answer::Done)),
                 Ok(false) => {
-                    if !self.ack_later(user, device, connection, packet, upto) {
+                    if !self.ack_later(user, device, Asker::Packet(connection, packet), upto) {
                         self.not_now(user, connection, NotNow::Busy);
                     }
                     return Ok(());
@@ -101,6 +102,26 @@ impl<S: Store> Engine<S> {
         written: Written,
     ) -> Ruling<Answer> {
         let chat = written.to.clone();
+        let (answer, accepted) = ruled!(self.accepted_answer(user, device, id, stamp, written));
+        let bare = self.connections.get(&connection).is_some_and(|known| known.dialect == Dialect::Bare);
+        if bare
+            && packet.qos > 0
+            && let Answer::Message { id, .. } = &answer
+        {
+            self.hint_sent(user, device, &chat, id, accepted.n);
+        }
+        Ok(Ok(answer))
+    }
+
+    /// Accepts a message, counts it, and says what its sender is told.
+    pub(crate) fn accepted_answer(
+        &mut self,
+        user: &UserId,
+        device: &DeviceId,
+        id: Option<MessageId>,
+        stamp: u128,
+        written: Written,
+    ) -> Ruling<(Answer, Accepted)> {
         let (id, accepted) = match ruled!(self.accept(user, device, id, stamp, written)) {
             Accept::New(id, accepted) => {
                 Counters::add(&self.counters.messages);
@@ -111,11 +132,7 @@ impl<S: Store> Engine<S> {
                 (id, accepted)
             }
         };
-        let bare = self.connections.get(&connection).is_some_and(|known| known.dialect == Dialect::Bare);
-        if bare && packet.qos > 0 {
-            self.hint_sent(user, device, &chat, &id, accepted.n);
-        }
-        Ok(Ok(Answer::Message { id, n: accepted.n, timestamp: accepted.timestamp }))
+        Ok(Ok((Answer::Message { id, n: accepted.n, timestamp: accepted.timestamp }, accepted)))
     }
 
     /// Accepts a message: once, whatever is tried. A repeat gets the first answer again.
@@ -261,7 +278,7 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn command(&mut self, user: &UserId, device: &DeviceId, item: Item) -> Ruling<()> {
+    pub(crate) fn command(&mut self, user: &UserId, device: &DeviceId, item: Item) -> Ruling<()> {
         match item {
             Item::Read(Read { upto, typing }) => {
                 let (chat, n) = ruled!(self.read_place(user, &upto));

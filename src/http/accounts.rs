@@ -452,7 +452,10 @@ async fn revoke(
             Revocation::User { user, before }
         }
         _ => {
-            return Err(Problem::of(Kind::Malformed, format!("body: expected {expected}, got none or several of them")));
+            return Err(Problem::of(
+                Kind::Malformed,
+                format!("body: expected {expected}, got none or several of them"),
+            ));
         }
     };
     accounts.may_renew(&caller.user)?;

@@ -95,6 +95,7 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
             Error::NotNow(why) => why.into(),
+            Error::Refused(refusal) => refusal.into(),
             // The process is about to end; its next start may answer.
             other => {
                 tracing::warn!(error = %other, "HTTP: the bridge did not answer");
