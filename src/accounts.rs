@@ -88,6 +88,17 @@ impl TokenAccounts {
         now.max(revoked.before).max(of_device)
     }
 
+    /// Before which second a revocation at `now` (Unix seconds) must lie to cover every token that there is: [`TokenAccounts::issue_at`] may
+    /// have made some ahead of time.
+    pub(crate) fn end_before(&self, user: &UserId, now: u64) -> u64 {
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = revoked.get(user).map(|revoked| {
+            let of_devices = revoked.devices.values().copied().max().unwrap_or_default();
+            revoked.before.max(of_devices)
+        });
+        now.max(newest.unwrap_or_default()) + 1
+    }
+
     /// What a token says that is good now, for its renewal or its revocation; nobody has asked what it is used for.
     ///
     /// # Errors
@@ -432,6 +443,10 @@ mod tests {
         let token = issue(&bench.own.signing, &user("alice"), None, Duration::from_secs(60), at(None)).unwrap();
         assert!(bench.verify(&token).is_ok());
         assert_eq!(bench.verify(&bench.issue(None)), Err(Denied::Revoked));
+        // Once more in the same second: it covers that one too.
+        let before = bench.accounts.end_before(&user("alice"), NOW);
+        bench.accounts.revoke(&Revocation::User { user: user("alice"), before });
+        assert_eq!((before, bench.verify(&token)), (NOW + 2, Err(Denied::Revoked)));
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Desk {
 
     /// Gives a user another password; every token that was issued up to now ends. `false`: there is no such user.
     pub(crate) async fn set_password(&self, user: UserId, hash: Secret) -> Result<bool, natter_bridge::Error> {
-        let before = unix_secs() + 1;
+        let before = self.tokens.end_before(&user, unix_secs());
         let is_known = self.bridge.set_password(user.clone(), Some(hash), before).await?;
         if is_known {
             self.tokens.revoke(&Revocation::User { user, before });
@@ -133,7 +133,7 @@ impl Desk {
 
     /// Keeps a user out, and every token that was issued up to now ends; or lets him in again. `false`: there is no such user.
     pub(crate) async fn set_disabled(&self, user: UserId, disabled: bool) -> Result<bool, natter_bridge::Error> {
-        let before = unix_secs() + 1;
+        let before = self.tokens.end_before(&user, unix_secs());
         let is_known = self.bridge.set_disabled(user.clone(), disabled, before).await?;
         if is_known {
             if disabled {
@@ -165,22 +165,22 @@ impl Desk {
 
 /// Does what is asked, on a store that only the caller has open.
 pub(crate) fn answer_alone(bridge: &mut Bridge, key: &OwnKey, request: &Request) -> Answer {
+    let tokens = TokenAccounts::new(Verifier::new(Vec::new()), &bridge.revocations(), Vec::new());
     match request {
         Request::AddUser { user } => added(bridge.add_user(user)),
         Request::AddUsers { users } => added_some(users.iter().map(|user| bridge.add_user(user))),
         Request::IssueToken { user, device, ttl_s } => match bridge.has_user(user) {
-            Ok(true) => {
-                let tokens = TokenAccounts::new(Verifier::new(Vec::new()), &bridge.revocations(), Vec::new());
-                issue(key, user, device.as_ref(), *ttl_s, tokens.issue_at(user, device.as_ref(), unix_secs()))
-            }
+            Ok(true) => issue(key, user, device.as_ref(), *ttl_s, tokens.issue_at(user, device.as_ref(), unix_secs())),
             Ok(false) => Answer::UnknownUser,
             Err(error) => failed(&error),
         },
         Request::SetPassword { user, password } => match password.check().and_then(|()| password.hash()) {
-            Ok(hash) => done(bridge.set_password(user, Some(hash), unix_secs() + 1)),
+            Ok(hash) => done(bridge.set_password(user, Some(hash), tokens.end_before(user, unix_secs()))),
             Err(reason) => Answer::Failed { reason },
         },
-        Request::SetDisabled { user, disabled } => done(bridge.set_disabled(user, *disabled, unix_secs() + 1)),
+        Request::SetDisabled { user, disabled } => {
+            done(bridge.set_disabled(user, *disabled, tokens.end_before(user, unix_secs())))
+        }
     }
 }
 

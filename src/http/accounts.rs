@@ -108,7 +108,7 @@ impl Accounts {
         Ok(Token::new(user, token, now + self.settings.token_ttl_s))
     }
 
-    /// Renewals and logouts leave rows behind: so many a minute.
+    /// Renewals, logouts and other passwords leave rows behind, and some take a second of the clock: so many a minute.
     fn may_renew(&self, user: &UserId) -> Result<(), Problem> {
         let now = Instant::now();
         if !self.renewals.may(user, now) {
@@ -339,6 +339,7 @@ async fn login(
     let user = user_of(&name)?;
     accounts.check_password(peer, &user, password).await?;
     if let Some(new) = asked.new_password {
+        accounts.may_renew(&user)?;
         let hash = accounts.desk.hasher.hash(new).await?;
         accounts.desk.set_password(user.clone(), hash).await?;
     }
@@ -426,7 +427,7 @@ async fn revoke(
     let expected = r#"one of {"token":".."}, {"jti":".."}, {"device":".."} and {"all":true}"#;
     let Revoke { token, jti, device, all, password } = parse(body, expected)?;
     let user = caller.user.clone();
-    let before = unix_secs() + 1;
+    let before = accounts.desk.tokens.end_before(&user, unix_secs());
     let revocation = match (token, jti, device_of(device.as_deref())?, all) {
         (Some(token), None, None, false) => {
             // Who has the token may end it, as by a logout.
@@ -474,6 +475,7 @@ async fn change_password(
 ) -> Result<Json<Token>, Problem> {
     let asked: ChangePassword = parse(body, r#"{"password":"..","new_password":".."}"#)?;
     check(&asked.new_password)?;
+    accounts.may_renew(&caller.user)?;
     accounts.check_password(peer, &caller.user, asked.password).await?;
     let hash = accounts.desk.hasher.hash(asked.new_password).await?;
     accounts.desk.set_password(caller.user.clone(), hash).await?;

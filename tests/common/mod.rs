@@ -19,6 +19,7 @@ pub mod raw;
 pub mod rumqtt;
 pub mod server;
 pub mod tls;
+pub mod web;
 pub mod websocket;
 
 pub use codec::Packet;
