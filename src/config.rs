@@ -470,6 +470,12 @@ impl Config {
         natter_bridge::Config { path, limits }
     }
 
+    /// What posts to webhooks is told.
+    pub(crate) fn webhooks(&self) -> natter_bridge::webhook::Settings {
+        let Webhooks { private_addresses, posts_at_a_time, timeout_s } = self.webhooks;
+        natter_bridge::webhook::Settings { private_addresses, posts_at_a_time, timeout: Duration::from_secs(timeout_s) }
+    }
+
     /// How long a stop waits for connections and requests.
     pub(crate) fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.shutdown.drain_timeout_s)

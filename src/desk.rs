@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use natter_bridge::change::Secret;
+use natter_bridge::webhook::Webhooks;
 use natter_bridge::{Bridge, Handle};
 use natter_protocol::accounts::Revocation;
 use natter_protocol::{DeviceId, UserId};
@@ -92,6 +93,7 @@ pub(crate) struct Desk {
     pub(crate) key: OwnKey,
     pub(crate) tokens: Arc<TokenAccounts>,
     pub(crate) hasher: Hasher,
+    pub(crate) webhooks: Webhooks,
 }
 
 impl Desk {
@@ -140,6 +142,7 @@ impl Desk {
                 self.tokens.revoke(&Revocation::User { user: user.clone(), before });
             }
             self.tokens.set_disabled(&user, disabled);
+            self.webhooks.look_again().await?;
         }
         Ok(is_known)
     }

@@ -21,13 +21,14 @@ const ABOUT: &str = concat!(
     "Connect an MQTT 3.1.1 or 5 client: user name = your user, password = your token (`natter token NAME`).\n",
     "Over WebSocket, that is at /mqtt, with the subprotocol mqtt.\n",
     "Publish to users/{user}/{device}/outbox, subscribe to users/{user}/{device}/inbox, both at QoS 1.\n",
+    "Over HTTP, /docs has every call, and /openapi.json is the document of it.\n",
     "The docs are README.md and ARCHITECTURE.md beside the source.\n",
 );
 
 /// The routes of the public listener.
-pub(crate) fn router(gate: Gate, api: Api, accounts: &Arc<accounts::Accounts>) -> Router {
+pub(crate) fn router(gate: Gate, api: Api, more: Routes) -> Router {
     let own = Router::new().route("/", get(|| async { ABOUT })).route("/mqtt", get(websocket::mqtt).with_state(gate));
-    with_problems(own.merge(natter_bridge::http::router(api, accounts::add_to(Routes::default(), accounts))))
+    with_problems(own.merge(natter_bridge::http::router(api, more)))
 }
 
 /// The door's count of failed authentications, for HTTP: an address has one for both.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use natter_bridge::http::Api;
+use natter_bridge::http::{Api, Routes};
 use natter_bridge::store::background::Check;
+use natter_bridge::webhook::{self, Webhooks};
 use natter_bridge::{Bridge, Running};
 use natter_broker::Door;
 use natter_protocol::accounts::Accounts;
@@ -130,6 +131,7 @@ struct Server {
     http: HttpServer,
     https: Option<HttpServer>,
     admin: HttpServer,
+    webhooks: Webhooks,
     control_stop: CancellationToken,
     control: JoinHandle<()>,
     door: Arc<Door>,
@@ -181,11 +183,14 @@ impl Server {
         health.door_is_up(&door);
 
         let gate = Gate { door: Arc::downgrade(&door), origins: config.http.allowed_origins.clone().into() };
+        let webhooks = Webhooks::start(bridge.handle.clone(), config.webhooks()).await.context("webhooks")?;
         let hasher = Hasher::new(config.accounts.hashes_at_a_time);
-        let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key, tokens, hasher });
+        let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key, tokens, hasher, webhooks: webhooks.clone() });
         let brake = Arc::new(DoorBrake(door.addresses()));
         let own = http::accounts::Accounts::new(Arc::clone(&desk), &config.accounts, door.addresses());
-        let router = http::router(gate, Api { bridge: bridge.handle.clone(), accounts, brake }, &own);
+        let more = http::accounts::add_to(webhook_routes(webhooks.clone()), &own);
+        let api = Api { bridge: bridge.handle.clone(), accounts, brake, files: None };
+        let router = http::router(gate, api, more);
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;
         if let Some(tls) = &tls {
@@ -209,6 +214,7 @@ impl Server {
             http,
             https,
             admin,
+            webhooks,
             control_stop,
             control,
             door,
@@ -236,6 +242,8 @@ impl Server {
     /// Takes in nothing more, finishes what has been taken in, closes the store.
     async fn drain(self, time: Duration) -> Result<ExitCode> {
         self.health.start_draining();
+        // Long polls end with what they have.
+        self.bridge.handle.nudge(None);
         self.control_stop.cancel();
         drop(self.check);
         let https = async {
@@ -248,6 +256,7 @@ impl Server {
         if timeout(time + DOOR_GRACE, clients).await.is_err() {
             tracing::warn!(seconds = time.as_secs(), "some clients did not leave in time: they are cut");
         }
+        self.webhooks.stop().await;
         let outcome = self.bridge.stop().await;
         if timeout(Duration::from_secs(1), self.admin.drain()).await.is_err() {
             tracing::debug!("admin requests did not end in time");
@@ -259,6 +268,11 @@ impl Server {
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The routes of the webhooks.
+fn webhook_routes(webhooks: Webhooks) -> Routes {
+    Routes { with_token: webhook::router(webhooks), ..Routes::default() }
 }
 
 async fn drain_door(mut door: Arc<Door>) {

@@ -9,8 +9,8 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::http::{Answer, Client};
 use common::server::natter;
-use common::web::{Answer, call, request};
 use common::{Connect, Device, TestServer, assert_receipt, assert_text};
 use serde_json::{Value, json};
 
@@ -19,7 +19,14 @@ const PASSWORD: &str = "correct horse battery";
 
 #[track_caller]
 fn post(server: &TestServer, path: &str, token: Option<&str>, body: Value) -> Answer {
-    call(server.http(), "POST", path, token, &body)
+    let client = Client { address: server.http(), token: token.map(ToOwned::to_owned) };
+    if body.is_null() { client.request("POST", path, &[], b"") } else { client.post(path, &body) }
+}
+
+/// With these headers alone.
+#[track_caller]
+fn request(server: &TestServer, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    Client::nobody(server).request("POST", "/v1/users/login", headers, body)
 }
 
 /// The answer has that status, and that code if it is no success.
@@ -153,21 +160,21 @@ fn basic_authentication_logs_in_and_may_change_the_password_at_once() {
     let before = register(&server, "alice");
     // alice:correct horse battery
     let basic = [("Authorization", "Basic YWxpY2U6Y29ycmVjdCBob3JzZSBiYXR0ZXJ5"), ("Content-Type", "application/json")];
-    let answer = request(server.http(), "POST", "/v1/users/login", &basic, b"");
+    let answer = request(&server, &basic, b"");
     let token = answer.json()["users"][0]["token"].as_str().expect("a token").to_owned();
     assert!(works(&server, &token));
-    let answer = request(server.http(), "POST", "/v1/users/login", &basic, br#"{"new_password":"short"}"#);
+    let answer = request(&server, &basic, br#"{"new_password":"short"}"#);
     let body = expect(&answer, 400, 131_009);
     assert_eq!(body["errors"][0]["code"], 1009, "the on-premises API's words: {body}");
     assert_eq!(answer.header("content-type"), Some("application/json"));
-    let answer = request(server.http(), "POST", "/v1/users/login", &basic, br#"{"new_password":"another password"}"#);
+    let answer = request(&server, &basic, br#"{"new_password":"another password"}"#);
     let token = token_of(&answer);
     assert!(works(&server, &token), "the token that comes with the new password");
     assert!(!works(&server, &before), "those before it have ended");
-    expect(&request(server.http(), "POST", "/v1/users/login", &basic, b""), 401, 190);
+    expect(&request(&server, &basic, b""), 401, 190);
     assert_eq!(login(&server, "alice", "another password").status, 200);
     for wrong in ["Basic", "Basic !!!!", "Basic YWxpY2U=", "Bearer x"] {
-        let answer = request(server.http(), "POST", "/v1/users/login", &[("Authorization", wrong)], b"");
+        let answer = request(&server, &[("Authorization", wrong)], b"");
         expect(&answer, 400, 100);
     }
 }

@@ -1,5 +1,5 @@
-//! The README keeps its word: its five minutes run as they stand there, against a server of the test's own.
-#![expect(clippy::print_stderr, clippy::unwrap_used, reason = "a test ends that way")]
+//! The README keeps its word: its five minutes and its calls over HTTP run as they stand there, against a server of the test's own.
+#![expect(clippy::expect_used, clippy::print_stderr, clippy::unwrap_used, reason = "a test ends that way")]
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
@@ -47,12 +47,17 @@ fn write_program(path: &Path, text: &str) {
 #[test]
 fn every_command_is_run_by_a_test_or_by_ci() {
     let blocks = blocks();
-    assert_eq!(blocks.len(), 4, "a new block needs somebody who runs it");
+    assert_eq!(blocks.len(), 5, "a new block needs somebody who runs it");
     assert_eq!((blocks[0], blocks[1]), ("cargo run --release\n", "cargo test --workspace\n"));
     assert!(blocks[2].starts_with("apt-get update && apt-get install "));
-    for command in
-        ["cargo run --release", "cargo test --workspace", "apt-get update", "mosquitto-clients", "natter user add"]
-    {
+    for command in [
+        "cargo run --release",
+        "cargo test --workspace",
+        "apt-get update",
+        "mosquitto-clients",
+        "natter user add",
+        "curl",
+    ] {
         assert!(CI.contains(command), "{command} is not in .ci/run");
     }
 }
@@ -65,13 +70,11 @@ fn every_file_it_links_to_is_there() {
     }
 }
 
-#[test]
-fn the_five_minutes_end_with_both_ticks_and_read() {
-    let (Some(publish), Some(subscribe)) = (program("mosquitto_pub"), program("mosquitto_sub")) else { return };
-    let dir = tempfile::tempdir().unwrap();
+/// A server over a directory of its own, which has the program where the README expects it; and what it says when it is ready.
+fn serve(dir: &Path) -> (Killed, String) {
     let server = Command::new(env!("CARGO_BIN_EXE_natter"))
         .args(["serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-        .current_dir(dir.path())
+        .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -79,18 +82,17 @@ fn the_five_minutes_end_with_both_ticks_and_read() {
     let mut server = Killed(server);
     let mut ready = String::new();
     BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-    let port = ready.split([' ', ':']).nth(3).unwrap_or_else(|| panic!("not ready: {ready:?}"));
-
-    // The block looks for its programs in target/release first: ours is there, and mosquitto's with the port of this server.
-    let programs = dir.path().join("target/release");
+    let programs = dir.join("target/release");
     fs::create_dir_all(&programs).unwrap();
     symlink(env!("CARGO_BIN_EXE_natter"), programs.join("natter")).unwrap();
-    for (name, path) in [("mosquitto_pub", publish), ("mosquitto_sub", subscribe)] {
-        write_program(&programs.join(name), &format!("#!/bin/sh\nexec '{path}' -p {port} \"$@\"\n"));
-    }
+    (server, ready)
+}
+
+/// What a block prints.
+fn run(dir: &Path, block: &str) -> String {
     let shell = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", blocks()[3]])
-        .current_dir(dir.path())
+        .args(["-euo", "pipefail", "-c", block])
+        .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -101,6 +103,41 @@ fn the_five_minutes_end_with_both_ticks_and_read() {
     thread::spawn(move || output_tx.send(std::io::read_to_string(&mut stdout)));
     let output = output_rx.recv_timeout(PATIENCE).expect("the block does not end").unwrap();
     assert!(shell.0.wait().unwrap().success(), "{output}");
+    output
+}
+
+#[test]
+fn the_calls_over_http_end_with_both_ticks_and_read() {
+    if program("curl").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (_server, ready) = serve(dir.path());
+    let address = ready.split(' ').find_map(|word| word.strip_prefix("http=")).unwrap();
+    let output = run(dir.path(), &blocks()[4].replace("127.0.0.1:8080", address));
+    for word in [
+        r#""messages":[{"id":"m1"}]"#,
+        r#""body":"hi""#,
+        r#""status":"delivered""#,
+        r#"{"success":true}"#,
+        r#""status":"read""#,
+    ] {
+        assert!(output.contains(word), "no {word} in:\n{output}");
+    }
+}
+
+#[test]
+fn the_five_minutes_end_with_both_ticks_and_read() {
+    let (Some(publish), Some(subscribe)) = (program("mosquitto_pub"), program("mosquitto_sub")) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (_server, ready) = serve(dir.path());
+    let port = ready.split([' ', ':']).nth(3).unwrap_or_else(|| panic!("not ready: {ready:?}"));
+    // The block looks for its programs in target/release first: ours is there, and mosquitto's with the port of this server.
+    let programs = dir.path().join("target/release");
+    for (name, path) in [("mosquitto_pub", publish), ("mosquitto_sub", subscribe)] {
+        write_program(&programs.join(name), &format!("#!/bin/sh\nexec '{path}' -p {port} \"$@\"\n"));
+    }
+    let output = run(dir.path(), blocks()[3]);
 
     let line = |topic: &str, word: &str| {
         let found = output.lines().find(|line| line.starts_with(topic) && line.contains(word));

@@ -4,15 +4,19 @@
 //! tick, as long as any entry does. Who writes to him is not told, and nothing is lost if it was a mistake.
 
 use natter_protocol::error::{Kind, Refusal};
-use natter_protocol::{DeviceId, UserId};
+use natter_protocol::{Chat, DeviceId, MessageId, N, UserId};
 
 use crate::change::{Account, Change, Revoked, Secret, Webhook};
+use crate::chat_key::ChatKey;
 use crate::engine::{Engine, Reply, Request};
 use crate::store::{Store, StoreError};
 use crate::{Bridge, Error, Handle};
 
 /// Webhooks of a server; one more is refused.
 pub const WEBHOOKS_MAX: usize = 10_000;
+
+/// Numbers of a chat that are looked through in one go for the messages that a receipt covers.
+const COVERED_MAX: N = 100;
 
 /// What can be asked for. Whatever revokes does it in the same batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub enum Ask {
         /// Tokens issued before this Unix second.
         before: u64,
     },
-    /// Makes a device of the user a webhook, or no webhook any more; the device stays.
+    /// Makes a device of the user a webhook, or takes webhook and device away.
     SetWebhook {
         /// Whose.
         user: UserId,
@@ -50,6 +54,17 @@ pub enum Ask {
     },
     /// Every webhook whose user may come in.
     Webhooks,
+    /// The ids of the user's messages that a receipt covers, the first of them.
+    Covered {
+        /// Whose messages.
+        user: UserId,
+        /// In which chat, as he sees it.
+        chat: Chat,
+        /// Above this number.
+        after: N,
+        /// Up to this one.
+        upto: N,
+    },
 }
 
 /// What comes of it.
@@ -63,6 +78,8 @@ pub enum Told {
     Refused(Refusal),
     /// The webhooks.
     Webhooks(Vec<(UserId, DeviceId, Webhook)>),
+    /// Ids, oldest first, and up to which number that is all.
+    Covered(Vec<MessageId>, N),
 }
 
 impl<S: Store> Engine<S> {
@@ -101,7 +118,20 @@ impl<S: Store> Engine<S> {
             }
             Ask::SetWebhook { user, device, webhook } => self.set_webhook(user, device, webhook),
             Ask::Webhooks => Ok(Told::Webhooks(self.active_webhooks())),
+            Ask::Covered { user, chat, after, upto } => self.covered(&user, &chat, after, upto),
         }
+    }
+
+    fn covered(&mut self, user: &UserId, chat: &Chat, after: N, upto: N) -> Result<Told, StoreError> {
+        let key = ChatKey::new(user, chat);
+        let upto = upto.min(after.saturating_add(COVERED_MAX));
+        let (mut ids, mut below) = (Vec::new(), upto);
+        while let Some((n, id)) = self.state.newest_of(&key, user, after, below)? {
+            ids.push(id);
+            below = n - 1;
+        }
+        ids.reverse();
+        Ok(Told::Covered(ids, upto))
     }
 
     /// Every webhook whose user may come in.
@@ -131,7 +161,12 @@ impl<S: Store> Engine<S> {
                 return Ok(Told::Refused(Refusal::new(Kind::Quota, details)));
             }
         }
-        self.change(Change::Webhook { user, device, webhook })?;
+        let is_gone = webhook.is_none();
+        self.change(Change::Webhook { user: user.clone(), device: device.clone(), webhook })?;
+        if is_gone && let Some(row) = self.state.user(&user)?.devices.get(&device) {
+            let cursor = row.position();
+            self.change(Change::DeviceGone { user, device, cursor })?;
+        }
         Ok(Told::Done(true))
     }
 }
@@ -197,7 +232,7 @@ impl Handle {
         done(self.reply(Request::Account(Ask::SetDisabled { user, disabled, before })).await?)
     }
 
-    /// Makes a device of the user a webhook, or no webhook any more, after the commit.
+    /// Makes a device of the user a webhook, or takes webhook and device away, after the commit.
     ///
     /// # Errors
     /// [`Error::Refused`]: a quota is full. Otherwise the loop has ended or the commit failed.
@@ -216,6 +251,17 @@ impl Handle {
     pub async fn webhooks(&self) -> Result<Vec<(UserId, DeviceId, Webhook)>, Error> {
         match self.tell(Ask::Webhooks).await? {
             Told::Webhooks(webhooks) => Ok(webhooks),
+            _ => Err(Error::Ended),
+        }
+    }
+
+    /// The ids of the user's messages in `chat` with `after < n <= upto`, oldest first, and up to which number these are all.
+    ///
+    /// # Errors
+    /// When the loop has ended, or the store cannot be read now.
+    pub async fn covered(&self, user: UserId, chat: Chat, after: N, upto: N) -> Result<(Vec<MessageId>, N), Error> {
+        match self.tell(Ask::Covered { user, chat, after, upto }).await? {
+            Told::Covered(ids, upto) => Ok((ids, upto)),
             _ => Err(Error::Ended),
         }
     }

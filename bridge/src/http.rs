@@ -2,26 +2,38 @@
 //!
 //! - `caller` the one authentication layer, and [`Caller`], which every route behind it gets
 //! - `problem` an error, as RFC 9457 · `shape` the same in WhatsApp's words, on WhatsApp's paths
+//! - `messages` the mission's calls · `whatsapp` the on-premises and Cloud API's · `send` what all ways of sending share
+//! - `liberal` bodies as real clients write them (pure) · `inline` a message in multipart · `extract` queries, paths, bodies
 //! - `document` `/openapi.json`, made from the routes, and a page that shows it
 //!
 //! Routes are added with `routes!` of utoipa-axum only, so what is served and what is documented are one list.
 
 mod caller;
 mod document;
+mod extract;
+mod inline;
+mod liberal;
+mod messages;
 mod problem;
+mod send;
 mod shape;
+mod whatsapp;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::Uri;
 use axum::middleware::{from_fn, from_fn_with_state};
 use natter_protocol::accounts::Accounts;
+use tower_service::Service as _;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use caller::{Brake, Caller, token};
+pub use inline::{InlineFile, InlineFiles};
 pub use problem::Problem;
+pub(crate) use whatsapp::must_be_version;
 
 use crate::Handle;
 
@@ -37,6 +49,8 @@ pub struct Api {
     pub accounts: Arc<dyn Accounts>,
     /// What keeps an address from guessing tokens.
     pub brake: Arc<dyn Brake>,
+    /// What takes the files that come with messages, if media are kept.
+    pub files: Option<Arc<dyn InlineFiles>>,
 }
 
 impl Api {
@@ -58,7 +72,11 @@ pub struct Routes {
 
 /// All routes, with `more` among them; nothing but `more.open` and the document is served without a token.
 pub fn router(api: Api, more: Routes) -> Router {
-    let with_token = OpenApiRouter::new().with_state(api.clone()).merge(more.with_token);
+    let waiting = api.bridge.clone();
+    // Whoever waits looks whether it still may.
+    api.accounts.on_revocation(Box::new(move |revocation| waiting.nudge(Some(revocation.user()))));
+    let own = OpenApiRouter::new().merge(messages::routes()).merge(whatsapp::routes());
+    let with_token = own.with_state(api.clone()).merge(more.with_token);
     let (with_token, protected) = with_token.split_for_parts();
     let (open, public) = more.open.split_for_parts();
     with_token
@@ -68,10 +86,29 @@ pub fn router(api: Api, more: Routes) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
-/// `router`, where whatever it has no answer for is a problem, and every problem has the shape of its path.
+/// `router`, where whatever it has no answer for is a problem, and every problem has the shape of its path. A `/` at the end of a path
+/// means nothing.
 pub fn with_problems(router: Router) -> Router {
-    router
-        .fallback(problem::no_route)
-        .method_not_allowed_fallback(problem::no_method)
-        .layer(from_fn(shape::of_the_path))
+    let router = router.method_not_allowed_fallback(problem::no_method);
+    let known = router.clone().fallback(problem::no_route);
+    let again = move |mut request: Request| {
+        let mut known = known.clone();
+        async move {
+            if let Some(uri) = without_slash(request.uri()) {
+                *request.uri_mut() = uri;
+            }
+            known.call(request).await
+        }
+    };
+    router.fallback(again).layer(from_fn(shape::of_the_path))
+}
+
+/// The same without a `/` at the end of the path.
+fn without_slash(uri: &Uri) -> Option<Uri> {
+    let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty())?;
+    let uri = match uri.query() {
+        Some(query) => format!("{path}?{query}").parse(),
+        None => path.parse(),
+    };
+    uri.ok()
 }

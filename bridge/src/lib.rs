@@ -1,5 +1,6 @@
 //! The bridge: takes messages in, commits them, fans them out.
 //!
+//! - [`webhook`] what a device gets, posted to its user's backend
 //! - [`account`] passwords, users who may not come in, webhooks
 //! - [`engine`] the rules, event by event: the sender's part in `sender`, the recipient's in `recipient`, who comes and goes in
 //!   `connection`, what time takes away in `expiry`; [`reader`] is the window of one device
@@ -33,6 +34,7 @@ pub mod state;
 pub mod stats;
 pub mod store;
 mod stuck;
+pub mod webhook;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -86,15 +86,16 @@ impl Watch {
     pub async fn beyond(&mut self, seq: Seq) -> Woken {
         let Some(heard) = &mut self.heard else { return Woken::Nudged };
         let before = self.nudges;
-        let woken = match heard.wait_for(|heard| heard.newest > seq || heard.nudges != before).await {
-            Ok(heard) if heard.nudges == before => Woken::Grown,
-            Ok(heard) => {
-                self.nudges = heard.nudges;
+        let heard = heard.wait_for(|heard| heard.newest > seq || heard.nudges != before).await;
+        match heard.map(|heard| heard.nudges) {
+            Ok(nudges) if nudges == before => Woken::Grown,
+            Ok(nudges) => {
+                self.nudges = nudges;
                 Woken::Nudged
             }
+            // The sender is there as long as this is.
             Err(_) => Woken::Nudged,
-        };
-        woken
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What comes over HTTP keeps the rules of what comes over the link: the same acceptance, the same order, and nothing before its commit.
-#![allow(clippy::unwrap_used, reason = "a test ends where its world does not hold")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test ends where its world does not hold")]
 
 mod world;
 
@@ -178,13 +178,15 @@ fn copies_for_other_devices_are_passed_without_end_in_sight() {
     assert_eq!((pages, last.next), (3, 2500), "each looks at some, and none looks twice");
 }
 
-/// Bob's `http` with 1,200 entries: more than one page of an acknowledgement.
+/// Bob's and carol's `http` with 1,200 entries each: more than one page of an acknowledgement.
 fn crowded() -> World {
-    let mut world = World::with_users(&["alice", "bob"]);
+    let mut world = World::with_users(&["alice", "bob", "carol"]);
     let (alice, _) = world.device("alice", "phone");
-    page(&mut world, "bob", None, 1);
-    for i in 0..1200 {
-        world.publish("alice", "phone", alice, &text(&format!("m{i}"), "bob", "hi"));
+    for name in ["bob", "carol"] {
+        page(&mut world, name, None, 1);
+        for i in 0..1200 {
+            world.publish("alice", "phone", alice, &text(&format!("{name}{i}"), name, "hi"));
+        }
     }
     world
 }
@@ -220,13 +222,14 @@ fn a_batch_that_fails_tells_everybody_who_waits_behind_a_long_acknowledgement() 
     let mut world = crowded();
     world.handle(Event::Request(1, fetch("bob", Some(1150), 100)));
     world.handle(Event::Request(2, publish("bob", &text("b1", "alice", "hi"))));
+    world.handle(Event::Request(3, Request::Ack { user: user("carol"), device: device("http"), upto: 1150 }));
     assert!(released(&mut world).replies.is_empty());
     world.is_full.store(true, Ordering::Relaxed);
     world.engine.go_on(world.now).unwrap();
     world.engine.commit().unwrap_err();
     let mut replies = world.engine.abort(NotNow::Unavailable).unwrap().replies;
     replies.sort_by_key(|(ticket, _)| *ticket);
-    assert_eq!(replies, [(1, Reply::NotNow(NotNow::Unavailable)), (2, Reply::NotNow(NotNow::Unavailable))]);
+    assert_eq!(replies, [1, 2, 3].map(|ticket| (ticket, Reply::NotNow(NotNow::Unavailable))));
     assert!(!world.engine.is_unfinished());
     world.is_full.store(false, Ordering::Relaxed);
     assert_eq!(page(&mut world, "bob", None, 1).entries[0].0, 501, "one page of it was committed");

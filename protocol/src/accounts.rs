@@ -99,6 +99,14 @@ pub enum Revocation {
 }
 
 impl Revocation {
+    /// Whose tokens end.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        match self {
+            Self::Token { user, .. } | Self::Device { user, .. } | Self::User { user, .. } => user,
+        }
+    }
+
     /// Whether `grant` ends by this.
     #[must_use]
     pub fn covers(&self, grant: &Grant) -> bool {

@@ -14,16 +14,18 @@
 
 pub mod codec;
 pub mod device;
+pub mod http;
+pub mod interop;
 pub mod mosquitto;
 pub mod raw;
 pub mod rumqtt;
 pub mod server;
 pub mod tls;
-pub mod web;
 pub mod websocket;
 
 pub use codec::Packet;
 pub use device::Device;
+pub use http::{Answer, Client};
 pub use raw::{Connect, Raw, Stream, dial};
 pub use server::TestServer;
 

@@ -81,6 +81,12 @@ pub(super) async fn authenticate(
     Ok(next.run(request).await)
 }
 
+/// Whether the token of a request that has waited is still good.
+pub(super) fn identify_again(api: &Api, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    let identified = api.accounts.identify(token(headers, uri)?.as_bytes(), Scope::Http, api.now());
+    identified.map(|_| ()).map_err(|denied| Problem::of(Kind::Token, denied.to_string()))
+}
+
 fn identify(api: &Api, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Problem> {
     let token = token(headers, uri)?;
     if !api.brake.may_try(peer) {

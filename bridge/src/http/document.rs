@@ -1,4 +1,4 @@
-//! `/openapi.json`: made from the routes that are served.
+//! `/openapi.json`, made from the routes that are served, and `/docs`, a page that shows it: it needs nothing from anywhere else.
 
 use std::sync::Arc;
 
@@ -6,36 +6,76 @@ use axum::Router;
 use axum::http::header;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::schema::Ref;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
+use utoipa::openapi::{
+    Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, ResponseBuilder, SecurityRequirement,
+};
+use utoipa::{PartialSchema as _, ToSchema as _};
+
+use super::Problem;
 
 /// The names of the ways to present a token.
 const BEARER: &str = "bearer";
 const D360: &str = "d360";
+/// The page may run what is in it, and talk to its own server.
+const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The route of the document: of `protected`, which asks for a token on every route, and `public`, which asks for none.
+/// What any route may answer instead of what it is asked for.
+const REFUSALS: [(&str, &str); 8] = [
+    ("400", "Malformed, a value out of its range, an ambiguous reference"),
+    ("403", "Not allowed: another user's, or the token is for something else"),
+    ("404", "Nobody of that name, or nothing there"),
+    ("408", "The body did not come in time"),
+    ("409", "The id was used for another message"),
+    ("413", "Too large"),
+    ("429", "A quota is full, or too many requests: see Retry-After"),
+    ("503", "Not now: nothing was done, send it again; see Retry-After"),
+];
+
+/// The routes of the document: of `protected`, which asks for a token on every route, and `public`, which asks for none.
 pub(super) fn router(protected: OpenApi, public: OpenApi) -> Router {
     let document: Arc<str> = Arc::from(document(protected, public));
-    let answer =
+    let json =
         move || async move { ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response() };
-    Router::new().route("/openapi.json", get(answer))
+    Router::new().route("/openapi.json", get(json)).route("/docs", get(page))
 }
 
-fn document(mut protected: OpenApi, public: OpenApi) -> String {
-    let token = [BEARER, D360].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []));
-    for item in protected.paths.paths.values_mut() {
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-            &mut item.options,
-            &mut item.head,
-            &mut item.patch,
-            &mut item.trace,
-        ];
-        for operation in operations.into_iter().flatten() {
-            operation.security = Some(token.to_vec());
+async fn page() -> impl axum::response::IntoResponse {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, include_str!("docs.html"))
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
+    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+}
+
+/// Says of an operation what is true of all: what nobody has to remember to write down.
+fn complete(operation: &mut Operation, asks_for_a_token: bool) {
+    let refusals = REFUSALS.into_iter().chain(asks_for_a_token.then_some(("401", "No token, or one that is not good")));
+    for (status, words) in refusals {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
+        let response = ResponseBuilder::new().description(words).content("application/problem+json", problem).build();
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.into());
+    }
+    if asks_for_a_token {
+        let ways = [BEARER, D360].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []));
+        operation.security = Some(ways.to_vec());
+    }
+}
+
+fn document(mut protected: OpenApi, mut public: OpenApi) -> String {
+    for (paths, asks_for_a_token) in [(&mut protected.paths, true), (&mut public.paths, false)] {
+        for operation in paths.paths.values_mut().flat_map(operations) {
+            complete(operation, asks_for_a_token);
         }
     }
     let info = InfoBuilder::new().title("Natter").version(env!("CARGO_PKG_VERSION"));
@@ -44,6 +84,7 @@ fn document(mut protected: OpenApi, public: OpenApi) -> String {
     document.merge(protected);
     document.merge(public);
     let components = document.components.get_or_insert_with(Components::new);
+    components.schemas.insert(Problem::name().into_owned(), Problem::schema());
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
     let d360 = ApiKey::Header(ApiKeyValue::new("D360-API-KEY"));

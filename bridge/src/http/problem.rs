@@ -6,6 +6,7 @@ use natter_protocol::error::{Kind, NotNow, Refusal};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::shape::Shape;
 use crate::Error;
 
 /// After how many seconds a "not now" is worth another try.
@@ -30,6 +31,9 @@ pub struct Problem {
     conflicts_with: Option<String>,
     #[serde(skip)]
     retry_after: Option<u64>,
+    /// Set where the path alone does not say whose words to use.
+    #[serde(skip)]
+    pub(super) shape: Option<Shape>,
 }
 
 impl Problem {
@@ -45,6 +49,7 @@ impl Problem {
             code: kind.code(),
             conflicts_with: None,
             retry_after: None,
+            shape: None,
         }
     }
 
@@ -67,6 +72,11 @@ impl Problem {
     #[must_use]
     pub fn retry_after(self, secs: u64) -> Self {
         Self { retry_after: Some(secs), ..self }
+    }
+
+    /// In the words of that API, whatever the path.
+    pub(super) fn in_shape(self, shape: Shape) -> Self {
+        Self { shape: Some(shape), ..self }
     }
 
     /// The HTTP status.

@@ -40,7 +40,7 @@ pub(super) async fn of_the_path(request: Request, next: Next) -> Response {
     let shape = Shape::of(request.uri().path());
     let mut response = next.run(request).await;
     let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
-    let (status, body) = match shape {
+    let (status, body) = match problem.shape.unwrap_or(shape) {
         Shape::Natter => return response,
         Shape::Cloud => cloud(&problem),
         Shape::OnPremises => on_premises(&problem),
