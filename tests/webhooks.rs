@@ -90,7 +90,11 @@ fn a_text_its_ticks_and_the_answer_that_quotes_it() {
     world.bob.mark_read(BOT, 1);
     for status in ["sent", "delivered", "read"] {
         let got = world.status();
-        assert_eq!((&got["id"], &got["status"], &got["recipient_id"]), (&json!(id), &json!(status), &json!(BOB)), "{got}");
+        assert_eq!(
+            (&got["id"], &got["status"], &got["recipient_id"]),
+            (&json!(id), &json!(status), &json!(BOB)),
+            "{got}"
+        );
         assert!(got["timestamp"].as_str().is_some_and(|text| text.parse::<u64>().is_ok()), "{got}");
     }
     let answer = json!({"id": "r1", "to": BOT, "type": "text", "text": {"body": "to you too \u{e4}\u{1f600}"}, "context": {"message_id": id}});
@@ -98,7 +102,10 @@ fn a_text_its_ticks_and_the_answer_that_quotes_it() {
     let post = world.receiver.taken();
     let value = post.value(BOT, SECRET);
     let message = &value["messages"][0];
-    assert_eq!((&message["from"], &message["id"], &message["type"]), (&json!(BOB), &json!(format!("{BOB}/r1")), &json!("text")));
+    assert_eq!(
+        (&message["from"], &message["id"], &message["type"]),
+        (&json!(BOB), &json!(format!("{BOB}/r1")), &json!("text"))
+    );
     assert_eq!(message["text"], json!({"body": "to you too \u{e4}\u{1f600}"}));
     assert_eq!(message["context"], json!({"from": BOT, "id": id}));
     assert_eq!(value["contacts"], json!([{"profile": {"name": BOB}, "wa_id": BOB, "user_id": BOB}]));
@@ -275,8 +282,19 @@ fn s64_private_addresses_are_refused_unless_they_are_allowed() {
     let (bot, receiver) = (Client::of(&server, BOT), Receiver::start());
     let port = receiver.address.port();
     for host in [
-        "127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "017700000001", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]",
-        "169.254.169.254", "10.0.0.1", "[fd00::1]",
+        "127.0.0.1",
+        "localhost",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "017700000001",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "0.0.0.0",
+        "[::]",
+        "169.254.169.254",
+        "10.0.0.1",
+        "[fd00::1]",
     ] {
         for scheme in ["http", "https"] {
             let body = json!({"url": format!("{scheme}://{host}:{port}/hook"), "verify_token": "vt", "secret": "s"});
@@ -360,7 +378,9 @@ fn a_key_that_is_made_is_told_once_and_the_device_is_no_clients() {
     assert_eq!(phone.raw.subscribe(&format!("users/{BOT}/webhook/inbox"), 1), 0x87);
     assert_eq!(phone.raw.publish_and_wait(&format!("users/{BOT}/webhook/outbox"), "{}").0, 0x87);
     let nobody = Client::nobody(&server);
-    for (method, path) in [("GET", "/v1/webhook"), ("PUT", "/v1/webhook"), ("DELETE", "/v1/webhook"), ("PUT", "/v1/webhook/secret")] {
+    for (method, path) in
+        [("GET", "/v1/webhook"), ("PUT", "/v1/webhook"), ("DELETE", "/v1/webhook"), ("PUT", "/v1/webhook/secret")]
+    {
         assert_eq!(nobody.request(method, path, &[], b"{}").status, 401, "{method} {path}");
     }
 }
@@ -396,7 +416,11 @@ fn play(mut command: Command, with_image: bool) {
     // It has registered its webhook and sent a text.
     let sent = line();
     let entry = bob.entry();
-    assert_eq!((&entry["id"], &entry["text"]["body"]), (&sent["sent"], &json!("hi \u{e4}\u{f6}\u{e5} \u{1f600}")), "{sent}");
+    assert_eq!(
+        (&entry["id"], &entry["text"]["body"]),
+        (&sent["sent"], &json!("hi \u{e4}\u{f6}\u{e5} \u{1f600}")),
+        "{sent}"
+    );
     if with_image {
         let sent = line();
         let entry = bob.entry();
@@ -423,7 +447,11 @@ fn play(mut command: Command, with_image: bool) {
         let entry = bob.entry();
         match (entry["type"].as_str(), entry["status"].as_str()) {
             (Some("text"), _) => {
-                assert_eq!((&entry["text"]["body"], &entry["context"]["message_id"]), (&json!("echo"), &json!("r1")), "{entry}");
+                assert_eq!(
+                    (&entry["text"]["body"], &entry["context"]["message_id"]),
+                    (&json!("echo"), &json!("r1")),
+                    "{entry}"
+                );
                 seen.push("echo");
             }
             (_, Some("read")) => seen.push("read"),

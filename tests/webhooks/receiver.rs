@@ -14,27 +14,28 @@ use super::common::{parse, patience};
 
 /// A POST that came.
 #[derive(Debug, Clone)]
-pub struct Post {
-    pub path: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Post {
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// What it was answered.
-    pub status: u16,
+    pub(crate) status: u16,
 }
 
 impl Post {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The envelope's `value`, once all around it is as it must be and the signature is right.
     #[track_caller]
-    pub fn value(&self, user: &str, secret: &str) -> Value {
+    pub(crate) fn value(&self, user: &str, secret: &str) -> Value {
         assert!(self.body.is_ascii(), "{}", String::from_utf8_lossy(&self.body));
         assert_eq!(self.header("content-type"), Some("application/json"));
         assert_eq!(self.header("content-length"), Some(self.body.len().to_string().as_str()));
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-        let signature: String = hmac::sign(&key, &self.body).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let signature: String =
+            hmac::sign(&key, &self.body).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(self.header("x-hub-signature-256"), Some(format!("sha256={signature}").as_str()));
         let body = parse(&self.body);
         assert_eq!((&body["object"], &body["entry"][0]["id"]), (&"whatsapp_business_account".into(), &user.into()));
@@ -51,8 +52,8 @@ impl Post {
 /// What a POST is answered; `None`: nothing at all, while the connection stays open.
 type Answer = dyn Fn(&Post) -> Option<u16> + Send + Sync;
 
-pub struct Receiver {
-    pub address: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
     posts: mpsc::Receiver<Post>,
     answer: Arc<Mutex<Box<Answer>>>,
     connections: Arc<AtomicUsize>,
@@ -60,7 +61,7 @@ pub struct Receiver {
 
 impl Receiver {
     /// Answers the challenge of everybody who knows the verify token `vt`, and 200 to every POST.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (posts_tx, posts) = mpsc::channel();
@@ -77,29 +78,29 @@ impl Receiver {
         Self { address, posts, answer, connections }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
     /// From now on POSTs are answered like this.
-    pub fn answers(&self, answer: impl Fn(&Post) -> Option<u16> + Send + Sync + 'static) {
+    pub(crate) fn answers(&self, answer: impl Fn(&Post) -> Option<u16> + Send + Sync + 'static) {
         *self.answer.lock().unwrap() = Box::new(answer);
     }
 
     /// Connections that came so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
     /// The next POST.
     #[track_caller]
-    pub fn post(&self) -> Post {
+    pub(crate) fn post(&self) -> Post {
         self.posts.recv_timeout(patience()).expect("a POST")
     }
 
     /// The next POST that was taken.
     #[track_caller]
-    pub fn taken(&self) -> Post {
+    pub(crate) fn taken(&self) -> Post {
         loop {
             let post = self.post();
             if (200..300).contains(&post.status) {
@@ -110,7 +111,7 @@ impl Receiver {
 
     /// Nothing comes for a while. There is nothing to wait for but time.
     #[track_caller]
-    pub fn nothing_for(&self, time: Duration) {
+    pub(crate) fn nothing_for(&self, time: Duration) {
         if let Ok(post) = self.posts.recv_timeout(time) {
             panic!("expected no POST, got {}", String::from_utf8_lossy(&post.body));
         }
@@ -139,7 +140,11 @@ fn serve(stream: TcpStream, answer: &Mutex<Box<Answer>>, posts: &mpsc::Sender<Po
         if method == "GET" {
             let value = |name: &str| {
                 let query = path.split_once('?').map_or("", |(_, query)| query);
-                query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default().to_owned()
+                query
+                    .split('&')
+                    .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+                    .unwrap_or_default()
+                    .to_owned()
             };
             let (challenge, token) = (value("hub.challenge"), value("hub.verify_token"));
             let is_right = value("hub.mode") == "subscribe" && token == "vt";
@@ -148,7 +153,8 @@ fn serve(stream: TcpStream, answer: &Mutex<Box<Answer>>, posts: &mpsc::Sender<Po
             let _ = writer.write_all(answer.as_bytes());
             continue;
         }
-        let length = headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse().ok());
+        let length =
+            headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse().ok());
         let mut body = vec![0; length.unwrap_or(0)];
         if reader.read_exact(&mut body).is_err() {
             return;
@@ -160,7 +166,8 @@ fn serve(stream: TcpStream, answer: &Mutex<Box<Answer>>, posts: &mpsc::Sender<Po
             let _ = posts.send(post);
             continue;
         };
-        let location = if (300..400).contains(&status) { post.header("x-redirect").unwrap_or("/elsewhere") } else { "" };
+        let location =
+            if (300..400).contains(&status) { post.header("x-redirect").unwrap_or("/elsewhere") } else { "" };
         let answer = format!("HTTP/1.1 {status} x\r\nLocation: {location}\r\nContent-Length: 2\r\n\r\nok");
         let _ = writer.write_all(answer.as_bytes());
         let _ = posts.send(post);
