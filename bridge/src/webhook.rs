@@ -110,16 +110,14 @@ impl Webhooks {
         let mut deliveries = HashMap::new();
         for (user, device, webhook) in known {
             let key = (user, device);
-            let same = running.deliveries.remove(&key).filter(|delivery| delivery.is_for(&webhook));
-            let delivery = match same {
-                Some(delivery) => delivery,
-                None => match self.begin(&mut running, key.clone(), webhook) {
-                    Some(delivery) => delivery,
-                    None => continue,
-                },
-            };
-            deliveries.insert(key, delivery);
+            let is_same = running.deliveries.get(&key).is_some_and(|delivery| delivery.is_for(&webhook));
+            let delivery =
+                if is_same { running.deliveries.remove(&key) } else { self.begin(&mut running, key.clone(), webhook) };
+            if let Some(delivery) = delivery {
+                deliveries.insert(key, delivery);
+            }
         }
+        // Those that are not there any more, and those before what is new.
         for gone in std::mem::replace(&mut running.deliveries, deliveries).into_values() {
             gone.stop();
         }

@@ -43,16 +43,13 @@ impl Target {
         if host.is_empty() {
             return Err(wrong("no host"));
         }
-        let port = match (authority.port(), authority.port_u16()) {
-            (None, _) => {
-                if is_tls {
-                    443
-                } else {
-                    80
-                }
-            }
-            (Some(_), Some(port)) if port > 0 => port,
-            _ => return Err(wrong("another port than 1 to 65535")),
+        // `Authority::port` passes over one that is out of range.
+        let behind = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+        let port = match behind.strip_prefix(':').map(str::parse::<u16>) {
+            None if is_tls => 443,
+            None => 80,
+            Some(Ok(port)) if port > 0 => port,
+            Some(_) => return Err(wrong("another port than 1 to 65535")),
         };
         let path_and_query = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let path_and_query =
