@@ -1,5 +1,7 @@
 //! What `natter` is told: embedded defaults, a file, the environment, flags, each over the one before it.
 
+mod media;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +11,8 @@ use natter_broker::Rate;
 use natter_protocol::UserId;
 use serde::{Deserialize, Deserializer, Serialize};
 use tracing_subscriber::EnvFilter;
+
+pub(crate) use media::Media;
 
 /// The defaults: the commented file that is shipped is the one that counts.
 pub(crate) const DEFAULTS: &str = include_str!("../config/natter.toml");
@@ -27,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) mqtt: Mqtt,
     pub(crate) door: Door,
     pub(crate) bridge: Bridge,
+    pub(crate) media: Media,
     pub(crate) shutdown: Shutdown,
     pub(crate) log: Log,
 }
@@ -337,6 +342,7 @@ impl Config {
                 return Err(ConfigError::Value { key, expected, got: got.to_string() });
             }
         }
+        self.media.check()?;
         self.check_tls()?;
         self.check_anonymous()?;
         self.check_registration()?;
@@ -465,6 +471,7 @@ impl Config {
             },
             devices_max: self.bridge.devices_max,
             sessions_max: self.bridge.sessions_max,
+            media: self.media.limits(),
             ..natter_bridge::Limits::default()
         };
         natter_bridge::Config { path, limits }
@@ -549,7 +556,7 @@ mod tests {
     #[test]
     fn the_shipped_file_is_the_default() {
         let config = load(None, &[], &Flags::default()).unwrap();
-        let Config { door, bridge, .. } = config.clone();
+        let Config { door, bridge, media, .. } = config.clone();
         let expected = Config {
             accounts: Accounts {
                 registration: Registration::Closed,
@@ -563,6 +570,7 @@ mod tests {
             webhooks: Webhooks { private_addresses: false, posts_at_a_time: 64, timeout_s: 10 },
             door,
             bridge,
+            media,
             data: Data { dir: "natter-data".into() },
             listen: Listen {
                 mqtt: "127.0.0.1:1883".parse().unwrap(),
@@ -594,6 +602,9 @@ mod tests {
         let door = natter_broker::Config { drain_time_max, ..natter_broker::Config::default() };
         assert_eq!(format!("{:?}", config.door()), format!("{door:?}"));
         assert_eq!(config.bridge(PathBuf::new()).limits, natter_bridge::Limits::default());
+        let local = natter_bridge::media::StoreConfig::Local("data/media".into());
+        let media = natter_bridge::media::Config::new(local, "data/media-notes".into());
+        assert_eq!(format!("{:?}", config.media.for_bridge(Path::new("data"))), format!("{media:?}"));
     }
 
     #[test]
@@ -649,6 +660,28 @@ mod tests {
             let environment = [("NATTER__HTTP__ALLOWED_ORIGINS", wrong)];
             refused(None, &environment, &["http.allowed_origins", "https://chat.example.com", wrong]);
         }
+    }
+
+    #[test]
+    fn an_s3_store_needs_keys_and_they_are_shown_to_nobody() {
+        let s3 = "[media]\nstore = \"s3://bucket/files\"\n";
+        refused(Some(s3), &[], &["media.s3_access_key"]);
+        let with_key = format!("{s3}s3_access_key = \"who\"\n");
+        refused(Some(&with_key), &[], &["media.s3_secret_key", "NATTER__MEDIA__S3_SECRET_KEY"]);
+        let environment = [("NATTER__MEDIA__S3_SECRET_KEY", "not-for-you")];
+        let config = load(Some(&with_key), &environment, &Flags::default()).unwrap();
+        assert!(!format!("{config:?}").contains("not-for-you") && !config.to_toml().unwrap().contains("not-for-you"));
+        assert!(format!("{:?}", config.media.for_bridge(Path::new("d"))).contains("s3://bucket/files"));
+        for wrong in ["s3://", "s3://ab", "s3://bucket/../x", "file:///x", "s3://Bucket"] {
+            refused(
+                Some(&format!("[media]\nstore = \"{wrong}\"\n")),
+                &[],
+                &["media.store", "s3://BUCKET/PREFIX", wrong],
+            );
+        }
+        refused(Some("[media]\nredirect = true\n"), &[], &["media.redirect", "media.store"]);
+        refused(Some("[media]\ns3_endpoint = \"localhost\"\n"), &[], &["media.s3_endpoint", "https://host:port"]);
+        refused(Some("[media]\nuploads_max = 0\n"), &[], &["media.uploads_max", "1 to 10000"]);
     }
 
     #[test]

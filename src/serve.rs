@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use natter_bridge::http::{Api, Routes};
+use natter_bridge::media::Media;
 use natter_bridge::store::background::Check;
 use natter_bridge::webhook::{self, Webhooks};
 use natter_bridge::{Bridge, Running};
@@ -137,6 +138,7 @@ struct Server {
     door: Arc<Door>,
     bridge: Running,
     check: Check,
+    sweeper: JoinHandle<()>,
     // Last, so that they outlive all of the above.
     _dir: DataDir,
     _lock: Lock,
@@ -189,7 +191,10 @@ impl Server {
         let brake = Arc::new(DoorBrake(door.addresses()));
         let own = http::accounts::Accounts::new(Arc::clone(&desk), &config.accounts, door.addresses());
         let more = http::accounts::add_to(webhook_routes(webhooks.clone()), &own);
-        let api = Api { bridge: bridge.handle.clone(), accounts, brake, files: None };
+        let media = Media::open(bridge.handle.clone(), config.media.for_bridge(dir.path()), config.media.limits())?;
+        let sweeper = tokio::spawn(media.clone().keep_swept());
+        let files = Some(Arc::new(media.clone()) as _);
+        let api = Api { bridge: bridge.handle.clone(), accounts, brake, files, media };
         let router = http::router(gate, api, more);
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;
@@ -220,6 +225,7 @@ impl Server {
             door,
             bridge,
             check,
+            sweeper,
             _dir: dir,
             _lock: lock,
         })
@@ -245,6 +251,7 @@ impl Server {
         // Long polls end with what they have.
         self.bridge.handle.nudge(None);
         self.control_stop.cancel();
+        self.sweeper.abort();
         drop(self.check);
         let https = async {
             if let Some(https) = self.https {

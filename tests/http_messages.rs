@@ -164,6 +164,38 @@ fn an_answer_means_that_it_is_on_disk() {
     assert_eq!(got, ids);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_not_now_in_every_shape_and_nothing_is_lost_or_doubled() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let server = TestServer::with_users(&["alice", "bob"]);
+    let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
+    let room = |bytes| drop(prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap());
+    let (alice, bob) = (Client::of(&server, "alice"), Client::of(&server, "bob"));
+    bob.get("/messages").ok();
+    room(Some(400 * 1024));
+    let body = |i: usize| mission("bob", &format!("m{i}"), &format!("{i} {}", "x".repeat(20_000)));
+    let full = (0..100).find(|i| alice.post("/messages", &body(*i)).status != 200).expect("the disk is full some time");
+    assert!(full > 0);
+    let refused = alice.post("/messages", &body(full));
+    refused.refused(503, 131_000);
+    assert!(refused.header("retry-after").is_some_and(|secs| secs.parse::<u64>().is_ok()), "{refused:?}");
+    let cloud = json!({"id": "c1", "to": "bob", "text": {"body": "y".repeat(20_000)}});
+    let refused = alice.post("/v24.0/alice/messages", &cloud);
+    refused.refused(503, 131_000);
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    assert_eq!(bob.get("/messages?limit=1").ok()["messages"][0]["id"], "m0", "what is there can be read");
+
+    room(None);
+    let deadline = Instant::now() + patience();
+    while alice.post("/messages", &body(full)).status != 200 {
+        assert!(Instant::now() < deadline, "it does not go on when there is room");
+    }
+    let page = bob.get("/messages").ok();
+    let got: Vec<&str> = page["messages"].as_array().unwrap().iter().filter_map(|entry| entry["id"].as_str()).collect();
+    assert_eq!(got, (0..=full).map(|i| format!("m{i}")).collect::<Vec<_>>());
+}
+
 #[test]
 fn what_is_sent_over_http_shows_on_the_senders_devices() {
     let server = TestServer::with_users(&["alice", "bob"]);

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use natter_protocol::accounts::Revocation;
 use natter_protocol::entry::{GapReason, ReceiptKind};
 use natter_protocol::error::{Kind, Refusal};
-use natter_protocol::{DeviceId, MessageId, N, Seq, Slot, UserId};
+use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, Slot, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::chat_key::ChatKey;
+use crate::media::row::MediaFile;
 
 /// A message, stored once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -401,6 +402,24 @@ pub enum Change {
         /// Where to; `None`: it is not any more.
         webhook: Option<Webhook>,
     },
+    /// There is such a file.
+    Media(Box<MediaFile>),
+    /// A file is kept longer.
+    MediaKept {
+        /// Which.
+        id: MediaId,
+        /// Whose.
+        owner: UserId,
+        /// Until this server second.
+        until: u64,
+    },
+    /// A file is no more, and nobody may read it.
+    MediaGone {
+        /// Which.
+        id: MediaId,
+        /// Whose.
+        owner: UserId,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -497,18 +516,20 @@ impl Change {
             | Self::Disabled { user, .. }
             | Self::Webhook { user, .. } => user.slot(),
             Self::Revoked(revoked) => revoked.user().slot(),
+            Self::Media(file) => file.owner.slot(),
+            Self::MediaKept { owner, .. } | Self::MediaGone { owner, .. } => owner.slot(),
         }
     }
 }
 
 /// The layout of a journal row, its first byte. A row of another layout is refused, not guessed at.
 const LAYOUT: u8 = 3;
-/// The layout before it, which has some changes fewer and is the same otherwise.
-const LAYOUT_BEFORE: u8 = 2;
+/// The oldest layout that reads as it stands: newer ones only have more kinds of change.
+const LAYOUT_OLDEST: u8 = 2;
 
 /// A journal row that does not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("journal row: expected layout {LAYOUT}, got {0}")]
+#[error("journal row: expected layout {LAYOUT_OLDEST} to {LAYOUT}, got {0}")]
 pub struct DeltaError(String);
 
 /// Writes the changes of a batch as one journal row.
@@ -526,7 +547,7 @@ pub fn encode(changes: &[Change]) -> Result<Vec<u8>, DeltaError> {
 /// [`DeltaError`] for a row of another layout, or a torn one.
 pub fn decode(row: &[u8]) -> Result<Vec<Change>, DeltaError> {
     let rows: Vec<(Slot, Change)> = match row.split_first() {
-        Some((&(LAYOUT | LAYOUT_BEFORE), rest)) => postcard::from_bytes(rest).map_err(|e| DeltaError(e.to_string()))?,
+        Some((LAYOUT_OLDEST..=LAYOUT, rest)) => postcard::from_bytes(rest).map_err(|e| DeltaError(e.to_string()))?,
         Some((other, _)) => return Err(DeltaError(format!("layout {other}"))),
         None => return Err(DeltaError("an empty row".into())),
     };

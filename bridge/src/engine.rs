@@ -19,6 +19,7 @@ use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
+use crate::media::{self, rules::Question};
 use crate::news::News;
 use crate::reader::{Reader, Viewer};
 use crate::state::State;
@@ -77,6 +78,8 @@ pub enum Request {
     },
     /// Of an account. [`Reply::Account`] answers it.
     Account(Ask),
+    /// Asks about media.
+    Media(Question),
 }
 
 /// The reply to a [`Request`], handed out after the commit.
@@ -86,6 +89,8 @@ pub enum Reply {
     Changed(bool),
     /// Of an account.
     Account(Told),
+    /// To [`Request::Media`].
+    Media(media::rules::Reply),
     /// Nothing was done.
     NotNow(NotNow),
     /// Committed, or done.
@@ -295,6 +300,7 @@ impl<S: Store> Engine<S> {
             | Request::Fetch(_)
             | Request::Ack { .. }
             | Request::Kept { .. }
+            | Request::Media(_)
             | Request::Account(_) => Ok(false),
         }
     }

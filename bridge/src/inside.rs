@@ -66,6 +66,7 @@ impl<S: Store> Engine<S> {
             },
             Request::Kept { user, chat, n } => Reply::Entry(self.kept_entry(&user, &chat, n)?),
             Request::Account(ask) => Reply::Account(self.account(ask)?),
+            Request::Media(question) => Reply::Media(self.media_question(question)?),
             other => Reply::Changed(self.handle_request(other)?),
         };
         self.reply(ticket, reply);
@@ -261,7 +262,12 @@ impl Request {
             Self::Publish { user, payload, .. } => Some((user, payload.len())),
             Self::Ack { user, .. } => Some((user, 0)),
             Self::Fetch(fetch) => Some((&fetch.user, 0)),
-            Self::AddUser(_) | Self::HasUser(_) | Self::Revoke(_) | Self::Kept { .. } | Self::Account(_) => None,
+            Self::AddUser(_)
+            | Self::HasUser(_)
+            | Self::Revoke(_)
+            | Self::Kept { .. }
+            | Self::Media(_)
+            | Self::Account(_) => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 //!   `connection`, what time takes away in `expiry`; [`reader`] is the window of one device
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
+//! - [`media`] files: the rules about them, their bytes in an object store, and HTTP's way to them
 //! - [`run`] the loop around it all: batch, rules, commit, answers
 //! - [`inside`] what comes over HTTP: the same rules without a connection · [`news`] tells who waits that an inbox has grown
 //! - [`http`] the same over HTTP: routes, who calls, errors
@@ -23,6 +24,7 @@ pub mod expiry;
 pub mod http;
 pub mod inside;
 mod long_ack;
+pub mod media;
 pub mod news;
 pub mod quota;
 pub mod reader;
@@ -48,7 +50,7 @@ use natter_protocol::{Chat, DeviceId, N, Seq, UserId};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, MediaLimits};
 pub use inside::{Fetch, Page};
 pub use news::{Watch, Woken};
 pub use quota::Amount;
@@ -56,6 +58,7 @@ pub use stats::Stats;
 pub use store::loss::Accepted as AcceptedLoss;
 
 use engine::{CommitError, Engine, Event, Now, Released, Reply, Request};
+use media::rules::Question;
 use news::News;
 use run::{Loop, Order};
 use stats::Counters;
@@ -260,6 +263,17 @@ impl Handle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
+    }
+
+    /// Asks about media; what changes is answered after the commit.
+    ///
+    /// # Errors
+    /// When the loop has ended or the commit fails. What is refused for good is an answer.
+    pub async fn media(&self, question: Question) -> Result<media::rules::Reply, Error> {
+        match self.reply(Request::Media(question)).await? {
+            Reply::Media(reply) => Ok(reply),
+            _ => Err(Error::Ended),
+        }
     }
 
     /// Publishes `payload`, as a device does to its outbox, and answers after the commit: with the first answer again if the message is

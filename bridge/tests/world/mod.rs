@@ -11,11 +11,12 @@ use natter_bridge::change::{Accepted, Account, Message, Revoked, Row, Session, W
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
+use natter_bridge::media::row::{MediaFile, MediaUse};
 use natter_bridge::stats::Counters;
 use natter_bridge::store::memory::Memory;
 use natter_bridge::store::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
 use natter_protocol::link::{Answer, Dialect, Down, Mode, Opening, Packet, Publication, Up, Window};
-use natter_protocol::{ConnectionId, DeviceId, MessageId, N, Seq, UserId};
+use natter_protocol::{ConnectionId, DeviceId, MediaId, MessageId, N, Seq, UserId};
 use serde_json::{Value, json};
 
 pub(crate) const DAY: u64 = 24 * 3600;
@@ -62,6 +63,11 @@ impl Store for Fragile {
         count_of(chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError>;
         kept(user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError>;
         sweep_kept(limit: usize, now: u64) -> Result<(), StoreError>;
+        media(id: &MediaId) -> Result<Option<MediaFile>, StoreError>;
+        has_media_grant(user: &UserId, id: &MediaId) -> Result<bool, StoreError>;
+        find_media(user: &UserId, name: &str, limit: usize) -> Result<Vec<MediaFile>, StoreError>;
+        expired_media(now: u64, limit: usize) -> Result<Vec<MediaFile>, StoreError>;
+        media_use(owner: &UserId) -> Result<MediaUse, StoreError>;
         server_secs() -> Result<u64, StoreError>;
         oldest_rows(after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, u64)>, StoreError>;
         sweep_accepted(after: Option<(MessageId, UserId)>, limit: usize, now: u64) -> Result<Option<(MessageId, UserId)>, StoreError>;
