@@ -1,5 +1,7 @@
 //! What `natter` is told: embedded defaults, a file, the environment, flags, each over the one before it.
 
+mod media;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +11,8 @@ use natter_broker::Rate;
 use natter_protocol::UserId;
 use serde::{Deserialize, Deserializer, Serialize};
 use tracing_subscriber::EnvFilter;
+
+pub(crate) use media::Media;
 
 /// The defaults: the commented file that is shipped is the one that counts.
 pub(crate) const DEFAULTS: &str = include_str!("../config/natter.toml");
@@ -22,9 +26,12 @@ pub(crate) struct Config {
     pub(crate) tls: Tls,
     pub(crate) http: Http,
     pub(crate) auth: Auth,
+    pub(crate) accounts: Accounts,
+    pub(crate) webhooks: Webhooks,
     pub(crate) mqtt: Mqtt,
     pub(crate) door: Door,
     pub(crate) bridge: Bridge,
+    pub(crate) media: Media,
     pub(crate) shutdown: Shutdown,
     pub(crate) log: Log,
 }
@@ -100,6 +107,38 @@ pub(crate) struct Auth {
     pub(crate) algorithm: KeyAlgorithm,
     pub(crate) jwks_file: Option<PathBuf>,
     pub(crate) issuer: Option<String>,
+}
+
+/// Who may make an account, and what logging in costs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Accounts {
+    pub(crate) registration: Registration,
+    pub(crate) registration_in_public: bool,
+    pub(crate) registrations_per_min: u32,
+    pub(crate) token_ttl_s: u64,
+    pub(crate) login_failures_per_min: u32,
+    pub(crate) renewals_per_min: u32,
+    pub(crate) hashes_at_a_time: usize,
+}
+
+/// Who may make an account over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Registration {
+    /// Nobody: `natter user add` does.
+    Closed,
+    /// Everybody.
+    Open,
+}
+
+/// How entries are posted to the backends of businesses.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Webhooks {
+    pub(crate) private_addresses: bool,
+    pub(crate) posts_at_a_time: usize,
+    pub(crate) timeout_s: u64,
 }
 
 /// The signature algorithms that an issuer may use: asymmetric ones only.
@@ -255,7 +294,7 @@ impl Config {
         if self.data.dir.as_os_str().is_empty() {
             return Err(ConfigError::Value { key: "data.dir", expected: "a directory", got: "\"\"".into() });
         }
-        let (door, bridge) = (&self.door, &self.bridge);
+        let (door, bridge, accounts) = (&self.door, &self.bridge, &self.accounts);
         for (key, expected, range, got) in [
             ("shutdown.drain_timeout_s", "1 to 600", 1..=600, self.shutdown.drain_timeout_s),
             ("tls.handshake_timeout_s", "1 to 60", 1..=60, self.tls.handshake_timeout_s),
@@ -293,13 +332,22 @@ impl Config {
             ("bridge.device_lag_bytes_max", "1 MiB to 1 TiB", 1 << 20..=1 << 40, bridge.device_lag_bytes_max),
             ("bridge.devices_max", "1 to 100", 1..=100, bridge.devices_max as u64),
             ("bridge.sessions_max", "1 to 1000", 1..=1000, bridge.sessions_max as u64),
+            ("accounts.token_ttl_s", "60 to 315360000", 60..=315_360_000, accounts.token_ttl_s),
+            ("accounts.registrations_per_min", "1 to 1000000", 1..=1_000_000, accounts.registrations_per_min.into()),
+            ("accounts.login_failures_per_min", "1 to 1000000", 1..=1_000_000, accounts.login_failures_per_min.into()),
+            ("accounts.renewals_per_min", "1 to 1000000", 1..=1_000_000, accounts.renewals_per_min.into()),
+            ("accounts.hashes_at_a_time", "1 to 64", 1..=64, accounts.hashes_at_a_time as u64),
+            ("webhooks.posts_at_a_time", "1 to 10000", 1..=10_000, self.webhooks.posts_at_a_time as u64),
+            ("webhooks.timeout_s", "1 to 300", 1..=300, self.webhooks.timeout_s),
         ] {
             if !range.contains(&got) {
                 return Err(ConfigError::Value { key, expected, got: got.to_string() });
             }
         }
+        self.media.check()?;
         self.check_tls()?;
         self.check_anonymous()?;
+        self.check_registration()?;
         if let Some(got) = self.http.allowed_origins.iter().find(|origin| !is_origin(origin)) {
             let expected = "origins as \"https://chat.example.com\", without a path";
             return Err(ConfigError::Value { key: "http.allowed_origins", expected, got: format!("{got:?}") });
@@ -333,6 +381,26 @@ impl Config {
         };
         let expected = "a PEM file (`natter cert` makes one for development)";
         Err(ConfigError::Value { key, expected, got: format!("none, though {has}") })
+    }
+
+    /// Everybody may register only where nobody comes from outside, unless that is said too.
+    fn check_registration(&self) -> Result<(), ConfigError> {
+        if self.accounts.registration == Registration::Closed || self.accounts.registration_in_public {
+            return Ok(());
+        }
+        let listeners = [("http", Some(self.listen.http)), ("https", self.listen.https)];
+        for (name, address) in listeners {
+            if let Some(address) = address
+                && !address.ip().to_canonical().is_loopback()
+            {
+                return Err(ConfigError::Value {
+                    key: "accounts.registration",
+                    expected: "\"closed\", loopback addresses only in listen.http and https, or accounts.registration_in_public = true",
+                    got: format!("\"open\", though listen.{name} is {address}"),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Who shows nothing is somebody only where nobody comes from outside.
@@ -409,9 +477,16 @@ impl Config {
             },
             devices_max: self.bridge.devices_max,
             sessions_max: self.bridge.sessions_max,
+            media: self.media.limits(),
             ..natter_bridge::Limits::default()
         };
         natter_bridge::Config { path, limits }
+    }
+
+    /// What posts to webhooks is told.
+    pub(crate) fn webhooks(&self) -> natter_bridge::webhook::Settings {
+        let Webhooks { private_addresses, posts_at_a_time, timeout_s } = self.webhooks;
+        natter_bridge::webhook::Settings { private_addresses, posts_at_a_time, timeout: Duration::from_secs(timeout_s) }
     }
 
     /// How long a stop waits for connections and requests.
@@ -487,10 +562,21 @@ mod tests {
     #[test]
     fn the_shipped_file_is_the_default() {
         let config = load(None, &[], &Flags::default()).unwrap();
-        let Config { door, bridge, .. } = config.clone();
+        let Config { door, bridge, media, .. } = config.clone();
         let expected = Config {
+            accounts: Accounts {
+                registration: Registration::Closed,
+                registration_in_public: false,
+                registrations_per_min: 10,
+                token_ttl_s: 7 * 86_400,
+                login_failures_per_min: 60,
+                renewals_per_min: 30,
+                hashes_at_a_time: 2,
+            },
+            webhooks: Webhooks { private_addresses: false, posts_at_a_time: 64, timeout_s: 10 },
             door,
             bridge,
+            media,
             data: Data { dir: "natter-data".into() },
             listen: Listen {
                 mqtt: "127.0.0.1:1883".parse().unwrap(),
@@ -522,6 +608,9 @@ mod tests {
         let door = natter_broker::Config { drain_time_max, ..natter_broker::Config::default() };
         assert_eq!(format!("{:?}", config.door()), format!("{door:?}"));
         assert_eq!(config.bridge(PathBuf::new()).limits, natter_bridge::Limits::default());
+        let local = natter_bridge::media::StoreConfig::Local("data/media".into());
+        let media = natter_bridge::media::Config::new(local, "data/media-notes".into());
+        assert_eq!(format!("{:?}", config.media.for_bridge(Path::new("data"))), format!("{media:?}"));
     }
 
     #[test]
@@ -532,7 +621,7 @@ mod tests {
             if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 section = name.to_owned();
             } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ")
-                && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             {
                 named.insert(format!("{section}.{key}"));
             }
@@ -580,6 +669,28 @@ mod tests {
     }
 
     #[test]
+    fn an_s3_store_needs_keys_and_they_are_shown_to_nobody() {
+        let s3 = "[media]\nstore = \"s3://bucket/files\"\n";
+        refused(Some(s3), &[], &["media.s3_access_key"]);
+        let with_key = format!("{s3}s3_access_key = \"who\"\n");
+        refused(Some(&with_key), &[], &["media.s3_secret_key", "NATTER__MEDIA__S3_SECRET_KEY"]);
+        let environment = [("NATTER__MEDIA__S3_SECRET_KEY", "not-for-you")];
+        let config = load(Some(&with_key), &environment, &Flags::default()).unwrap();
+        assert!(!format!("{config:?}").contains("not-for-you") && !config.to_toml().unwrap().contains("not-for-you"));
+        assert!(format!("{:?}", config.media.for_bridge(Path::new("d"))).contains("s3://bucket/files"));
+        for wrong in ["s3://", "s3://ab", "s3://bucket/../x", "file:///x", "s3://Bucket"] {
+            refused(
+                Some(&format!("[media]\nstore = \"{wrong}\"\n")),
+                &[],
+                &["media.store", "s3://BUCKET/PREFIX", wrong],
+            );
+        }
+        refused(Some("[media]\nredirect = true\n"), &[], &["media.redirect", "media.store"]);
+        refused(Some("[media]\ns3_endpoint = \"localhost\"\n"), &[], &["media.s3_endpoint", "https://host:port"]);
+        refused(Some("[media]\nuploads_max = 0\n"), &[], &["media.uploads_max", "1 to 10000"]);
+    }
+
+    #[test]
     fn a_tls_listener_needs_a_certificate_and_a_key() {
         refused(Some("[listen]\nmqtts = \"[::]:8883\"\n"), &[], &["tls.certificate", "natter cert", "listen.mqtts"]);
         refused(Some("[listen]\nhttps = \"[::]:8443\"\n"), &[], &["tls.certificate", "listen.https"]);
@@ -607,6 +718,22 @@ mod tests {
         // A flag that makes a listener public counts as well.
         let flags = Flags { mqtt: Some("0.0.0.0:1883".parse().unwrap()), ..Flags::default() };
         assert!(load(Some(&anonymous("")), &[], &flags).unwrap_err().contains("listen.mqtt is 0.0.0.0:1883"));
+    }
+
+    #[test]
+    fn registration_is_open_in_public_only_if_that_is_said() {
+        let open = "[accounts]\nregistration = \"open\"\n";
+        assert!(load(Some(open), &[], &Flags::default()).is_ok());
+        let public = [("NATTER__LISTEN__HTTP", "0.0.0.0:8080")];
+        refused(
+            Some(open),
+            &public,
+            &["accounts.registration", "registration_in_public", "listen.http is 0.0.0.0:8080"],
+        );
+        let said = format!("{open}registration_in_public = true\n");
+        assert!(load(Some(&said), &public, &Flags::default()).is_ok());
+        refused(Some("[accounts]\nregistration = \"ajar\"\n"), &[], &["registration", "ajar"]);
+        assert_eq!(load(None, &[], &Flags::default()).unwrap().accounts.registration, Registration::Closed);
     }
 
     #[test]

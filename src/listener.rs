@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use natter_bridge::http::media::Secure;
 use natter_broker::{Addresses, Seat, TlsAcceptor, limit_writes};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -147,6 +148,9 @@ impl Served {
     {
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
+            if self.tls.is_some() {
+                request.extensions_mut().insert(Secure);
+            }
             if let Some(seat) = &seat {
                 request.extensions_mut().insert(Arc::clone(seat));
             }

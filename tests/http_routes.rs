@@ -12,7 +12,7 @@ use common::{Client, Device, TestServer, dial, patience};
 use serde_json::{Value, json};
 
 /// Operations that ask for no token.
-const OPEN: [&str; 0] = [];
+const OPEN: [&str; 1] = ["GET /v1/media/{id}/content"];
 
 /// An operation of the document.
 struct Operation {
@@ -155,7 +155,13 @@ fn of_alice(name: &str) -> Option<(String, Value)> {
         // A mark speaks of what its caller has received.
         "PUT /v1/messages/{id}" => ("/v1/messages/for-alice", json!({"status": "read"})),
         "PUT /v1/messages/{chat}/{n}" => ("/v1/messages/bob/for-alice", json!({"status": "read"})),
+        // MEDIA is a file of alice's.
+        "GET /v1/media/{id}" | "DELETE /v1/media/{id}" => ("/v1/media/MEDIA", json!({})),
+        "GET /v{version}/{user}" | "DELETE /v{version}/{user}" => ("/v24.0/MEDIA", json!({})),
+        "POST /v{version}/{user}/media" => ("/v24.0/alice/media", json!({})),
         "POST /v1/messages"
+        | "POST /v1/media"
+        | "GET /v1/media"
         | "POST /v1/contacts"
         | "GET /v1/configs/templates"
         | "GET /v{version}/{user}/message_templates" => return None,
@@ -175,17 +181,23 @@ fn s59_nobody_reaches_what_is_anothers() {
     assert_eq!(esp32.entry()["type"], "unsupported");
     assert_eq!(alice.get("/v1/messages/bob/1").ok()["text"]["body"], "x".repeat(5000), "she has it");
 
+    let media = alice.request("POST", "/v1/media", &[("content-type", "text/plain")], b"xxxx").ok();
+    let media = media["id"].as_str().unwrap();
     let mallory = Client::of(&server, "mallory");
     for operation in operations(&server).iter().filter(|operation| operation.asks_for_a_token) {
         let Some((path, body)) = of_alice(&operation.name()) else { continue };
+        // What is not there is a 400 in the Cloud API.
+        let is_cloud_media = path == "/v24.0/MEDIA";
+        let path = path.replace("MEDIA", media);
         let answer = mallory.request(&operation.method, &path, &[], body.to_string().as_bytes());
         let is_mark = body.get("status").is_some();
-        let expected: &[u16] = if is_mark { &[400] } else { &[403, 404] };
+        let expected: &[u16] = if is_mark || is_cloud_media { &[400] } else { &[403, 404] };
         assert!(expected.contains(&answer.status), "{}: {answer:?}", operation.name());
         assert!(!String::from_utf8_lossy(&answer.body).contains("xxxx"), "{}", operation.name());
     }
     let page = bob.get("/messages").ok();
     assert_eq!(page["messages"], json!([]), "no mark of mallory's, and no message: {page}");
+    assert_eq!(alice.get(&format!("/v1/media/{media}")).body, b"xxxx", "it is still hers");
 }
 
 #[test]

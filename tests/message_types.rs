@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Device, TestServer};
+use common::{Client, Device, TestServer};
 
 /// What is published behind `"id"` and `"to"`, and what stands behind `"timestamp"` in the entry.
 const TYPES: [(&str, &str, &str); 12] = [
@@ -57,13 +57,13 @@ const TYPES: [(&str, &str, &str); 12] = [
     ),
 ];
 
-/// Of files, by media id.
-const MEDIA: [(&str, &str); 5] = [
-    ("image", r#""type":"image","image":{"id":"1234567890123456","caption":"us"}"#),
-    ("audio", r#""type":"audio","audio":{"id":"1234567890123456","duration":3.5,"voice":true}"#),
-    ("video", r#""type":"video","video":{"id":"1234567890123456","caption":"us","width":1920,"height":1080}"#),
-    ("document", r#""type":"document","document":{"id":"1234567890123456","filename":"a b.pdf"}"#),
-    ("sticker", r#""type":"sticker","sticker":{"id":"1234567890123456"}"#),
+/// Of files, by media id, with the type they are uploaded with.
+const MEDIA: [(&str, &str, &str); 5] = [
+    ("image", "image/jpeg", r#""type":"image","image":{"id":"MEDIA","caption":"us"}"#),
+    ("audio", "audio/ogg", r#""type":"audio","audio":{"id":"MEDIA","duration":3.5,"voice":true}"#),
+    ("video", "video/mp4", r#""type":"video","video":{"id":"MEDIA","caption":"us","width":1920,"height":1080}"#),
+    ("document", "application/pdf", r#""type":"document","document":{"id":"MEDIA","filename":"a b.pdf"}"#),
+    ("sticker", "image/webp", r#""type":"sticker","sticker":{"id":"MEDIA"}"#),
 ];
 
 /// Publishes one message and compares the entry with what it must be, byte for byte.
@@ -99,8 +99,19 @@ fn words_places_people_reactions_and_replies() {
 fn files_by_media_id() {
     let server = TestServer::with_users(&["alice", "bob"]);
     let (mut alice, mut bob) = (Device::v5(&server, "alice", "phone"), Device::v5(&server, "bob", "phone"));
-    for (id, object) in MEDIA {
-        arrives(&mut alice, &mut bob, id, object, object);
+    let files = Client::of(&server, "alice");
+    for (id, mime, object) in MEDIA {
+        let uploaded = files.request("POST", "/v1/media", &[("content-type", mime)], b"?").ok();
+        let published = object.replace("MEDIA", uploaded["id"].as_str().expect("an id"));
+        let sha256 = uploaded["sha256"].as_str().expect("a sum");
+        // Behind the id stands what the server knows of it.
+        let facts = format!(r#","mime_type":"{mime}","sha256":"{sha256}","file_size":1"#);
+        let at = published.find(r#""id":""#).expect("an id")
+            + r#""id":""#.len()
+            + uploaded["id"].as_str().map_or(0, str::len)
+            + 1;
+        let expected = format!("{}{facts}{}", &published[..at], &published[at..]);
+        arrives(&mut alice, &mut bob, id, &published, &expected);
     }
 }
 

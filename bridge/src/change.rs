@@ -8,10 +8,11 @@ use std::sync::Arc;
 use natter_protocol::accounts::Revocation;
 use natter_protocol::entry::{GapReason, ReceiptKind};
 use natter_protocol::error::{Kind, Refusal};
-use natter_protocol::{DeviceId, MessageId, N, Seq, Slot, UserId};
+use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, Slot, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::chat_key::ChatKey;
+use crate::media::row::MediaFile;
 
 /// A message, stored once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -378,6 +379,77 @@ pub enum Change {
     },
     /// A token, a device's or a user's tokens are not accepted any more.
     Revoked(Revoked),
+    /// A user's password is this from now on.
+    Password {
+        /// Whose.
+        user: UserId,
+        /// Its hash, as a PHC string; `None`: there is none any more.
+        hash: Option<Secret>,
+    },
+    /// A user may not come in any more, or may again.
+    Disabled {
+        /// Who.
+        user: UserId,
+        /// Whether he may not.
+        disabled: bool,
+    },
+    /// What a device of the user gets is posted to a URL from now on.
+    Webhook {
+        /// Whose.
+        user: UserId,
+        /// Which device.
+        device: DeviceId,
+        /// Where to; `None`: it is not any more.
+        webhook: Option<Webhook>,
+    },
+    /// There is such a file.
+    Media(Box<MediaFile>),
+    /// A file is kept longer.
+    MediaKept {
+        /// Which.
+        id: MediaId,
+        /// Whose.
+        owner: UserId,
+        /// Until this server second.
+        until: u64,
+    },
+    /// A file is no more, and nobody may read it.
+    MediaGone {
+        /// Which.
+        id: MediaId,
+        /// Whose.
+        owner: UserId,
+    },
+}
+
+/// A text that no log shows: the hash of a password, the key of a signature.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Where a webhook's entries go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Webhook {
+    /// The callback, checked when it was registered and at every connection.
+    pub url: String,
+    /// What the callback is asked for when it is registered.
+    pub verify_token: Secret,
+    /// The key of the bodies' signatures.
+    pub secret: Secret,
+}
+
+/// What an account is beside its inbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// The hash of the password, as a PHC string.
+    pub password: Option<Secret>,
+    /// Its user may not come in.
+    pub disabled: bool,
 }
 
 /// A revocation, as stored.
@@ -439,18 +511,25 @@ impl Change {
             | Self::Kept { user, .. }
             | Self::Dropped { user, .. }
             | Self::Session { user, .. }
-            | Self::SessionGone { user, .. } => user.slot(),
+            | Self::SessionGone { user, .. }
+            | Self::Password { user, .. }
+            | Self::Disabled { user, .. }
+            | Self::Webhook { user, .. } => user.slot(),
             Self::Revoked(revoked) => revoked.user().slot(),
+            Self::Media(file) => file.owner.slot(),
+            Self::MediaKept { owner, .. } | Self::MediaGone { owner, .. } => owner.slot(),
         }
     }
 }
 
 /// The layout of a journal row, its first byte. A row of another layout is refused, not guessed at.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
+/// The oldest layout that reads as it stands: newer ones only have more kinds of change.
+const LAYOUT_OLDEST: u8 = 2;
 
 /// A journal row that does not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("journal row: expected layout {LAYOUT}, got {0}")]
+#[error("journal row: expected layout {LAYOUT_OLDEST} to {LAYOUT}, got {0}")]
 pub struct DeltaError(String);
 
 /// Writes the changes of a batch as one journal row.
@@ -468,7 +547,7 @@ pub fn encode(changes: &[Change]) -> Result<Vec<u8>, DeltaError> {
 /// [`DeltaError`] for a row of another layout, or a torn one.
 pub fn decode(row: &[u8]) -> Result<Vec<Change>, DeltaError> {
     let rows: Vec<(Slot, Change)> = match row.split_first() {
-        Some((&LAYOUT, rest)) => postcard::from_bytes(rest).map_err(|e| DeltaError(e.to_string()))?,
+        Some((LAYOUT_OLDEST..=LAYOUT, rest)) => postcard::from_bytes(rest).map_err(|e| DeltaError(e.to_string()))?,
         Some((other, _)) => return Err(DeltaError(format!("layout {other}"))),
         None => return Err(DeltaError("an empty row".into())),
     };
@@ -501,11 +580,17 @@ mod tests {
                 grant: None,
                 places: vec![Place { user: bob.clone(), seq: 1, offset: 170, only: None, except: None }],
             },
-            Change::Mark { chat, member: bob, tick: Tick::Delivered, n: 1 },
+            Change::Mark { chat, member: bob.clone(), tick: Tick::Delivered, n: 1 },
+            Change::Password { user: bob.clone(), hash: Some(Secret("$argon2id$..".into())) },
+            Change::Disabled { user: bob.clone(), disabled: true },
+            Change::Webhook { user: bob, device: DeviceId::parse("webhook").unwrap(), webhook: None },
         ];
-        let row = encode(&changes).unwrap();
-        assert_eq!(decode(&row), Ok(changes));
+        let mut row = encode(&changes).unwrap();
+        assert_eq!(decode(&row), Ok(changes.clone()));
         assert!(decode(&row[..row.len() - 1]).is_err());
         assert!(decode(&[9, 0]).is_err() && decode(&[]).is_err());
+        assert!(!format!("{changes:?}").contains("argon2id"), "no log has the hash of a password");
+        row[0] = LAYOUT_BEFORE;
+        assert!(decode(&row).is_ok(), "an update over a journal that was left by a kill");
     }
 }

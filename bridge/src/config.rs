@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use natter_protocol::error::{Kind, Refusal};
+
+use crate::media::row::MediaUse;
 use crate::quota::Amount;
 
 const MIB: u64 = 1024 * 1024;
@@ -32,6 +35,48 @@ pub struct Limits {
     pub swaps_max: usize,
     /// Events a batch: what one journal row may hold. Default 1,024.
     pub batch_events_max: usize,
+    /// What a user may keep of files.
+    pub media: MediaLimits,
+}
+
+/// What a user may keep of files, and how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaLimits {
+    /// Files a user. Default 10,000.
+    pub files_max: u64,
+    /// Their bytes. Default 2 GiB.
+    pub bytes_max: u64,
+    /// Server seconds that a file is kept after its upload, and after each message with it. Default 30 days.
+    pub ttl_secs: u64,
+}
+
+impl MediaLimits {
+    /// Whether a user who has `used` may have a file of `size` more.
+    ///
+    /// # Errors
+    /// The quota, what is used, and what to do.
+    pub fn check(&self, used: MediaUse, size: u64) -> Result<(), Refusal> {
+        let refused = |limit: String, got: String| {
+            let details =
+                format!("expected at most {limit} of one user, got {got}: delete some, or wait until they expire");
+            Err(Refusal::new(Kind::Quota, details))
+        };
+        if used.files >= self.files_max {
+            return refused(format!("{} files", self.files_max), format!("{} and this one", used.files));
+        }
+        if used.bytes.saturating_add(size) > self.bytes_max {
+            let (limit, got) =
+                (format!("{} bytes of files", self.bytes_max), format!("{} and {size} more", used.bytes));
+            return refused(limit, got);
+        }
+        Ok(())
+    }
+}
+
+impl Default for MediaLimits {
+    fn default() -> Self {
+        Self { files_max: 10_000, bytes_max: 2048 * MIB, ttl_secs: 30 * 24 * 3600 }
+    }
 }
 
 impl Default for Limits {
@@ -44,6 +89,7 @@ impl Default for Limits {
             sessions_max: 32,
             swaps_max: 10_000,
             batch_events_max: 1024,
+            media: MediaLimits::default(),
         }
     }
 }

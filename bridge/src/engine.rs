@@ -13,11 +13,13 @@ use natter_protocol::link::{Answer, Dialect, Down, Mode, Packet, Up, Window};
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry};
 
-use crate::change::{self, Change, Message, Revoked};
+use crate::account::{Ask, Told};
+use crate::change::{self, Change, Message, Revoked, Webhook};
 use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
+use crate::media::{self, rules::Question};
 use crate::news::News;
 use crate::reader::{Reader, Viewer};
 use crate::state::State;
@@ -74,6 +76,10 @@ pub enum Request {
         /// Which message.
         n: N,
     },
+    /// Of an account. [`Reply::Account`] answers it.
+    Account(Ask),
+    /// Asks about media.
+    Media(Question),
 }
 
 /// The reply to a [`Request`], handed out after the commit.
@@ -81,6 +87,10 @@ pub enum Request {
 pub enum Reply {
     /// Yes or no.
     Changed(bool),
+    /// Of an account.
+    Account(Told),
+    /// To [`Request::Media`].
+    Media(media::rules::Reply),
     /// Nothing was done.
     NotNow(NotNow),
     /// Committed, or done.
@@ -292,7 +302,12 @@ impl<S: Store> Engine<S> {
                 Ok(true)
             }
             // What has another reply is dealt with in `inside`.
-            Request::Publish { .. } | Request::Fetch(_) | Request::Ack { .. } | Request::Kept { .. } => Ok(false),
+            Request::Publish { .. }
+            | Request::Fetch(_)
+            | Request::Ack { .. }
+            | Request::Kept { .. }
+            | Request::Media(_)
+            | Request::Account(_) => Ok(false),
         }
     }
 
@@ -560,6 +575,18 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub fn revocations(&self) -> Vec<Revocation> {
         self.state.revoked.iter().cloned().map(Revocation::from).collect()
+    }
+
+    /// Every user who may not come in.
+    #[must_use]
+    pub fn disabled(&self) -> Vec<UserId> {
+        self.state.disabled.iter().cloned().collect()
+    }
+
+    /// Every webhook whose user may come in.
+    #[must_use]
+    pub fn webhooks(&self) -> Vec<(UserId, DeviceId, Webhook)> {
+        self.active_webhooks()
     }
 
     /// Refuses a publication for good: by reason code to those who can read it, by a committed `failed` to the others.

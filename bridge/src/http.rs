@@ -4,6 +4,7 @@
 //! - `problem` an error, as RFC 9457 · `shape` the same in WhatsApp's words, on WhatsApp's paths
 //! - `messages` the mission's calls · `whatsapp` the on-premises and Cloud API's · `send` what all ways of sending share
 //! - `liberal` bodies as real clients write them (pure) · `inline` a message in multipart · `extract` queries, paths, bodies
+//! - `media` files · `form` bodies that carry one
 //! - `document` `/openapi.json`, made from the routes, and a page that shows it
 //!
 //! Routes are added with `routes!` of utoipa-axum only, so what is served and what is documented are one list.
@@ -11,8 +12,10 @@
 mod caller;
 mod document;
 mod extract;
+pub mod form;
 mod inline;
 mod liberal;
+pub mod media;
 mod messages;
 mod problem;
 mod send;
@@ -30,11 +33,13 @@ use natter_protocol::accounts::Accounts;
 use tower_service::Service as _;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use caller::{Brake, Caller};
+pub use caller::{Brake, Caller, token};
 pub use inline::{InlineFile, InlineFiles};
 pub use problem::Problem;
+pub(crate) use whatsapp::must_be_version;
 
 use crate::Handle;
+use crate::media::Media;
 
 /// Most bytes of a request's body, on routes that set no other limit: a payload of the outbox and what is written around it.
 pub const BODY_BYTES_MAX: usize = 128 * 1024;
@@ -48,6 +53,8 @@ pub struct Api {
     pub accounts: Arc<dyn Accounts>,
     /// What keeps an address from guessing tokens.
     pub brake: Arc<dyn Brake>,
+    /// Files.
+    pub media: Media,
     /// What takes the files that come with messages, if media are kept.
     pub files: Option<Arc<dyn InlineFiles>>,
 }
@@ -74,10 +81,11 @@ pub fn router(api: Api, more: Routes) -> Router {
     let waiting = api.bridge.clone();
     // Whoever waits looks whether it still may.
     api.accounts.on_revocation(Box::new(move |revocation| waiting.nudge(Some(revocation.user()))));
-    let own = OpenApiRouter::new().merge(messages::routes()).merge(whatsapp::routes());
+    let own = OpenApiRouter::new().merge(messages::routes()).merge(whatsapp::routes()).merge(media::with_token());
     let with_token = own.with_state(api.clone()).merge(more.with_token);
     let (with_token, protected) = with_token.split_for_parts();
-    let (open, public) = more.open.split_for_parts();
+    let open = OpenApiRouter::new().merge(media::open()).with_state(api.clone()).merge(more.open);
+    let (open, public) = open.split_for_parts();
     with_token
         .route_layer(from_fn_with_state(api, caller::authenticate))
         .merge(open)

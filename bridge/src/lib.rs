@@ -1,9 +1,12 @@
 //! The bridge: takes messages in, commits them, fans them out.
 //!
+//! - [`webhook`] what a device gets, posted to its user's backend
+//! - [`account`] passwords, users who may not come in, webhooks
 //! - [`engine`] the rules, event by event: the sender's part in `sender`, the recipient's in `recipient`, who comes and goes in
 //!   `connection`, what time takes away in `expiry`; [`reader`] is the window of one device
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
+//! - [`media`] files: the rules about them, their bytes in an object store, and HTTP's way to them
 //! - [`run`] the loop around it all: batch, rules, commit, answers
 //! - [`inside`] what comes over HTTP: the same rules without a connection · [`news`] tells who waits that an inbox has grown
 //! - [`http`] the same over HTTP: routes, who calls, errors
@@ -11,6 +14,7 @@
 //! Nothing leaves before its commit, by construction: what a batch has to say is handed out by [`engine::Engine::release`], and that
 //! comes after [`engine::Engine::commit`].
 
+pub mod account;
 pub mod change;
 pub mod chat_key;
 pub mod config;
@@ -20,6 +24,7 @@ pub mod expiry;
 pub mod http;
 pub mod inside;
 mod long_ack;
+pub mod media;
 pub mod news;
 pub mod quota;
 pub mod reader;
@@ -31,6 +36,7 @@ pub mod state;
 pub mod stats;
 pub mod store;
 mod stuck;
+pub mod webhook;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,7 +50,7 @@ use natter_protocol::{Chat, DeviceId, N, Seq, UserId};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, MediaLimits};
 pub use inside::{Fetch, Page};
 pub use news::{Watch, Woken};
 pub use quota::Amount;
@@ -52,6 +58,7 @@ pub use stats::Stats;
 pub use store::loss::Accepted as AcceptedLoss;
 
 use engine::{CommitError, Engine, Event, Now, Released, Reply, Request};
+use media::rules::Question;
 use news::News;
 use run::{Loop, Order};
 use stats::Counters;
@@ -136,7 +143,7 @@ impl Bridge {
     /// # Errors
     /// When the commit fails.
     pub fn add_user(&mut self, user: &UserId) -> Result<bool, Error> {
-        self.ask(Request::AddUser(user.clone()))
+        changed(self.ask(Request::AddUser(user.clone()))?)
     }
 
     /// Whether there is such a user.
@@ -144,10 +151,10 @@ impl Bridge {
     /// # Errors
     /// When the store cannot be read.
     pub fn has_user(&mut self, user: &UserId) -> Result<bool, Error> {
-        self.ask(Request::HasUser(user.clone()))
+        changed(self.ask(Request::HasUser(user.clone()))?)
     }
 
-    fn ask(&mut self, request: Request) -> Result<bool, Error> {
+    fn ask(&mut self, request: Request) -> Result<Reply, Error> {
         let now = Now { server_secs: self.engine.server_secs(), unix_secs: 0 };
         self.engine.handle(Event::Request(0, request), now)?;
         self.engine.commit().map_err(|error| match error {
@@ -157,10 +164,9 @@ impl Bridge {
         let mut released = Released::default();
         self.engine.release(&mut Window::default(), &mut released)?;
         match released.replies.pop() {
-            Some((_, Reply::Changed(changed))) => Ok(changed),
             Some((_, Reply::NotNow(why))) => Err(why.into()),
-            // Adding, asking and revoking have no other replies.
-            Some(_) | None => Err(Error::Ended),
+            Some((_, reply)) => Ok(reply),
+            None => Err(Error::Ended),
         }
     }
 
@@ -259,6 +265,17 @@ impl Handle {
         self.counters.snapshot()
     }
 
+    /// Asks about media; what changes is answered after the commit.
+    ///
+    /// # Errors
+    /// When the loop has ended or the commit fails. What is refused for good is an answer.
+    pub async fn media(&self, question: Question) -> Result<media::rules::Reply, Error> {
+        match self.reply(Request::Media(question)).await? {
+            Reply::Media(reply) => Ok(reply),
+            _ => Err(Error::Ended),
+        }
+    }
+
     /// Publishes `payload`, as a device does to its outbox, and answers after the commit: with the first answer again if the message is
     /// known by its `id`. Whoever gets an error but [`Error::Refused`] may send the same again; with an `id`, without doubling it.
     ///
@@ -311,10 +328,7 @@ impl Handle {
     }
 
     async fn ask(&self, request: Request) -> Result<bool, Error> {
-        match self.reply(request).await? {
-            Reply::Changed(changed) => Ok(changed),
-            _ => Err(Error::Ended),
-        }
+        changed(self.reply(request).await?)
     }
 
     async fn reply(&self, request: Request) -> Result<Reply, Error> {
@@ -335,6 +349,13 @@ impl Handle {
         })?;
         (self.bell)();
         Ok(())
+    }
+}
+
+fn changed(reply: Reply) -> Result<bool, Error> {
+    match reply {
+        Reply::Changed(changed) => Ok(changed),
+        _ => Err(Error::Ended),
     }
 }
 

@@ -142,7 +142,7 @@ impl<S: Store> Engine<S> {
         device: &DeviceId,
         id: Option<MessageId>,
         stamp: u128,
-        written: Written,
+        mut written: Written,
     ) -> Ruling<Accept> {
         let hash = written.hash;
         let id = match id {
@@ -176,6 +176,10 @@ impl<S: Store> Engine<S> {
             None => None,
         };
 
+        ruled!(self.carried_media(user, &mut written));
+        if let Some(media) = &written.media {
+            self.keep_media(media)?;
+        }
         let n = self.state.chat(&chat)?.last_n + 1;
         let grant = written.media.as_ref().map(ToString::to_string);
         let body = String::from_utf8(written.into_body(referred.as_ref()))

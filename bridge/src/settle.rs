@@ -9,11 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use natter_protocol::planted::{self, Bug};
-use natter_protocol::{DeviceId, MessageId, Seq, UserId};
+use natter_protocol::{DeviceId, MediaId, MessageId, Seq, UserId};
 
 use crate::change::{Change, Item};
 use crate::chat_key::ChatKey;
-use crate::state::State;
+use crate::media::row::MediaGrant;
+use crate::state::{State, granted};
 use crate::store::{Settlement, Store, StoreError};
 
 /// Most changes of a slice, unless one journal row alone holds more: what keeps the loop waiting for a few milliseconds at most.
@@ -80,6 +81,9 @@ struct Touched<'a> {
     members: BTreeSet<(&'a ChatKey, &'a UserId)>,
     rows: BTreeSet<(&'a UserId, Seq)>,
     sessions: BTreeSet<(&'a UserId, &'a str)>,
+    accounts: BTreeSet<&'a UserId>,
+    webhooks: BTreeSet<(&'a UserId, &'a DeviceId)>,
+    media: BTreeSet<&'a MediaId>,
     accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
     passed: Vec<(&'a UserId, Seq, Seq)>,
@@ -127,6 +131,18 @@ impl<'a> Touched<'a> {
             }
             Change::Session { user, client_id, .. } | Change::SessionGone { user, client_id } => {
                 self.sessions.insert((user, client_id));
+            }
+            Change::Password { user, .. } | Change::Disabled { user, .. } => {
+                self.accounts.insert(user);
+            }
+            Change::Webhook { user, device, .. } => {
+                self.webhooks.insert((user, device));
+            }
+            Change::Media(file) => {
+                self.media.insert(&file.id);
+            }
+            Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => {
+                self.media.insert(id);
             }
             Change::Kept { .. } | Change::Revoked(_) => {}
         }
@@ -196,8 +212,11 @@ impl<S: Store> State<S> {
                     settlement.messages.push(std::sync::Arc::clone(message));
                     settlement.kept.push((user.clone(), std::sync::Arc::clone(message), *until));
                 }
-                Change::Message { grant: Some(media), places, .. } => {
-                    settlement.grants.extend(places.iter().map(|place| (media.clone(), place.user.clone())));
+                Change::Message { grant, places, .. } => {
+                    if let Some(media) = granted(grant.as_deref()) {
+                        let users = places.iter().map(|place| place.user.clone());
+                        self.grant(&media, users, &mut settlement.grants)?;
+                    }
                 }
                 _ => {}
             }
@@ -247,8 +266,40 @@ impl<S: Store> State<S> {
             let session = self.session(user, client_id)?;
             settlement.sessions.push(((*user).clone(), (*client_id).to_owned(), session));
         }
+        for id in touched.accounts {
+            settlement.accounts.push((id.clone(), self.account(id)?));
+        }
+        for (id, device) in touched.webhooks {
+            let webhook = self.webhooks.get(&(id.clone(), device.clone())).cloned();
+            settlement.webhooks.push((id.clone(), device.clone(), webhook));
+        }
+        for id in &touched.media {
+            let file = self.media(id)?;
+            if let Some(file) = &file {
+                self.grant(id, std::iter::once(file.owner.clone()), &mut settlement.grants)?;
+            }
+            settlement.media.push(((*id).clone(), file));
+        }
         settlement.dropped = touched.dropped.iter().map(|(user, upto)| ((*user).clone(), *upto)).collect();
         Ok(settlement)
+    }
+
+    /// Rows of those who may read a file, if it is still there.
+    fn grant(
+        &mut self,
+        id: &MediaId,
+        users: impl Iterator<Item = UserId>,
+        out: &mut Vec<MediaGrant>,
+    ) -> Result<(), StoreError> {
+        if let Some(file) = self.media(id)? {
+            out.extend(users.map(|user| MediaGrant {
+                media: id.clone(),
+                user,
+                name: file.name.clone(),
+                made_at: file.made_at,
+            }));
+        }
+        Ok(())
     }
 
     /// What of the ranges that wait is dead, as far as a slice goes. What it looked at goes to `purged`.

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use natter_protocol::planted::{self, Bug};
-use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
+use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
-use crate::change::{Accepted, Change, Item, Message, Revoked, Row, Session, Tick};
+use crate::change::{Accepted, Account, Change, Item, Message, Place, Revoked, Row, Session, Tick, Webhook};
 use crate::chat_key::ChatKey;
+use crate::media::row::{MediaFile, MediaUse};
 use crate::settle::Purge;
 use crate::store::{DeviceRow, InboxPlace, MemberRow, Store, StoreError};
 
@@ -120,6 +121,10 @@ pub struct State<S> {
     pub store: S,
     /// Every revocation.
     pub revoked: Vec<Revoked>,
+    /// Every user that may not come in.
+    pub disabled: BTreeSet<UserId>,
+    /// Every webhook.
+    pub webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
     /// Changes by journal row, oldest first: committed, not settled.
     pub(crate) journal: VecDeque<(u64, Vec<Change>)>,
     /// The newest journal row that is settled, of those settled in this run.
@@ -131,6 +136,12 @@ pub struct State<S> {
     accepted: HashMap<MessageId, Vec<(UserId, Accepted)>>,
     sessions: HashMap<(UserId, String), (Option<Session>, u32)>,
     kept: HashMap<(UserId, ChatKey, N), Arc<Message>>,
+    /// Accounts that are not settled.
+    accounts: HashMap<UserId, (Account, u32)>,
+    /// Files that are not settled, or not settled as being gone, each with how many changes say so.
+    media: HashMap<MediaId, (Option<MediaFile>, u32)>,
+    /// Who was sent a file by a message that is not settled: once a message.
+    media_grants: HashMap<MediaId, Vec<UserId>>,
 }
 
 impl<S: Store> State<S> {
@@ -142,6 +153,8 @@ impl<S: Store> State<S> {
         let mut state = Self {
             store,
             revoked: Vec::new(),
+            disabled: BTreeSet::new(),
+            webhooks: BTreeMap::new(),
             journal: VecDeque::new(),
             settled_no: 0,
             purge: Purge::default(),
@@ -150,6 +163,9 @@ impl<S: Store> State<S> {
             accepted: HashMap::new(),
             sessions: HashMap::new(),
             kept: HashMap::new(),
+            accounts: HashMap::new(),
+            media: HashMap::new(),
+            media_grants: HashMap::new(),
         };
         state.reset(log)?;
         Ok(state)
@@ -167,7 +183,12 @@ impl<S: Store> State<S> {
         self.accepted.clear();
         self.sessions.clear();
         self.kept.clear();
+        self.accounts.clear();
+        self.media.clear();
+        self.media_grants.clear();
         self.revoked = self.store.revoked()?;
+        self.disabled = self.store.disabled()?.into_iter().collect();
+        self.webhooks = self.store.webhooks()?.into_iter().map(|(user, device, row)| ((user, device), row)).collect();
         self.settled_no = self.store.next_no(log)? - 1;
         for (no, row) in self.store.journal(log)? {
             self.settled_no = self.settled_no.min(no - 1);
@@ -317,6 +338,17 @@ impl<S: Store> State<S> {
         }
     }
 
+    /// What an account is beside its inbox; that of a user who has nothing of it, or is not there, is empty.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn account(&mut self, user: &UserId) -> Result<Account, StoreError> {
+        match self.accounts.get(user) {
+            Some((account, _)) => Ok(account.clone()),
+            None => self.store.account(user),
+        }
+    }
+
     /// A stored session.
     ///
     /// # Errors
@@ -343,6 +375,82 @@ impl<S: Store> State<S> {
             }
         }
         Ok(all.into_iter().collect())
+    }
+
+    /// A file.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn media(&mut self, id: &MediaId) -> Result<Option<MediaFile>, StoreError> {
+        match self.media.get(id) {
+            Some((file, _)) => Ok(file.clone()),
+            None => self.store.media(id),
+        }
+    }
+
+    /// Whether a message with the file was sent to `user`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn has_media_grant(&mut self, user: &UserId, id: &MediaId) -> Result<bool, StoreError> {
+        if self.media_grants.get(id).is_some_and(|users| users.contains(user)) {
+            return Ok(true);
+        }
+        self.store.has_media_grant(user, id)
+    }
+
+    /// What `owner` has uploaded and not deleted.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn media_use(&mut self, owner: &UserId) -> Result<MediaUse, StoreError> {
+        let mut sum = self.store.media_use(owner)?;
+        for (id, (file, _)) in &self.media {
+            let stored = self.store.media(id)?;
+            for file in stored.iter().filter(|file| file.owner == *owner) {
+                sum.files = sum.files.saturating_sub(1);
+                sum.bytes = sum.bytes.saturating_sub(file.size);
+            }
+            for file in file.iter().filter(|file| file.owner == *owner) {
+                sum.files += 1;
+                sum.bytes += file.size;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The files called `name` that `user` may read, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn find_media(&mut self, user: &UserId, name: &str, limit: usize) -> Result<Vec<MediaFile>, StoreError> {
+        let mut ids: BTreeSet<MediaId> =
+            self.store.find_media(user, name, limit + self.media.len())?.into_iter().map(|file| file.id).collect();
+        ids.extend(self.media.keys().cloned());
+        ids.extend(self.media_grants.iter().filter(|(_, users)| users.contains(user)).map(|(id, _)| id.clone()));
+        let mut found = Vec::new();
+        for id in ids {
+            if let Some(file) = self.media(&id)?
+                && file.name.as_deref() == Some(name)
+                && (file.owner == *user || self.has_media_grant(user, &id)?)
+            {
+                found.push(file);
+            }
+        }
+        found.sort_by(|a, b| (b.made_at, &b.id).cmp(&(a.made_at, &a.id)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// At most `limit` files whose time was over before `now`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn expired_media(&mut self, now: u64, limit: usize) -> Result<Vec<MediaFile>, StoreError> {
+        let mut expired = self.store.expired_media(now, limit)?;
+        // What was decided since counts.
+        expired.retain(|file| !self.media.contains_key(&file.id));
+        Ok(expired)
     }
 
     /// Where the first device starts, in entries and in bytes: before the oldest row that the inbox still holds, or behind the newest.
@@ -402,7 +510,11 @@ impl<S: Store> State<S> {
                     row.active_at = row.active_at.max(*at);
                 }
             }
-            Change::Message { message, hash, at, grant: _, places } => {
+            Change::Message { message, hash, at, grant, places } => {
+                if let Some(media) = granted(grant.as_deref()) {
+                    let users = places.iter().map(|place| place.user.clone());
+                    self.media_grants.entry(media).or_default().extend(users);
+                }
                 let accepted = Accepted {
                     chat: message.chat.clone(),
                     n: message.n,
@@ -471,13 +583,48 @@ impl<S: Store> State<S> {
                     self.revoked.push(revoked.clone());
                 }
             }
+            Change::Password { user, hash } => self.change_account(user, |account| account.password = hash.clone())?,
+            Change::Disabled { user, disabled } => {
+                if *disabled {
+                    self.disabled.insert(user.clone());
+                } else {
+                    self.disabled.remove(user);
+                }
+                self.change_account(user, |account| account.disabled = *disabled)?;
+            }
+            Change::Webhook { user, device, webhook } => {
+                let key = (user.clone(), device.clone());
+                match webhook {
+                    Some(webhook) => self.webhooks.insert(key, webhook.clone()),
+                    None => self.webhooks.remove(&key),
+                };
+            }
+            Change::Media(file) => self.set_media(&file.id, Some(MediaFile::clone(file))),
+            Change::MediaKept { id, owner: _, until } => {
+                let file = self.media(id)?.map(|file| MediaFile { until: file.until.max(*until), ..file });
+                self.set_media(id, file);
+            }
+            Change::MediaGone { id, owner: _ } => self.set_media(id, None),
         }
+        Ok(())
+    }
+
+    fn change_account(&mut self, user: &UserId, change: impl FnOnce(&mut Account)) -> Result<(), StoreError> {
+        let account = self.account(user)?;
+        let slot = self.accounts.entry(user.clone()).or_insert((account, 0));
+        change(&mut slot.0);
+        slot.1 += 1;
         Ok(())
     }
 
     fn set_session(&mut self, user: &UserId, client_id: &str, session: Option<Session>) {
         let slot = self.sessions.entry((user.clone(), client_id.to_owned())).or_insert((None, 0));
         *slot = (session, slot.1 + 1);
+    }
+
+    fn set_media(&mut self, id: &MediaId, file: Option<MediaFile>) {
+        let slot = self.media.entry(id.clone()).or_insert((None, 0));
+        *slot = (file, slot.1 + 1);
     }
 
     fn pin(&mut self, change: &Change) -> Result<(), StoreError> {
@@ -504,7 +651,8 @@ impl<S: Store> State<S> {
             }
         }
         match change {
-            Change::Message { message, .. } => {
+            Change::Message { message, grant, places, .. } => {
+                self.unpin_grants(grant.as_deref(), places);
                 if let Some(all) = self.accepted.get_mut(&message.id) {
                     all.retain(|(from, _)| *from != message.from);
                     if all.is_empty() {
@@ -521,10 +669,42 @@ impl<S: Store> State<S> {
                     }
                 }
             }
+            Change::Password { user, .. } | Change::Disabled { user, .. } => {
+                if let Some((_, pins)) = self.accounts.get_mut(user) {
+                    *pins -= 1;
+                    if *pins == 0 {
+                        self.accounts.remove(user);
+                    }
+                }
+            }
             Change::Kept { user, message, .. } => {
                 self.kept.remove(&(user.clone(), message.chat.clone(), message.n));
             }
+            Change::Media(file) => self.unpin_media(&file.id),
+            Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => self.unpin_media(id),
             _ => {}
+        }
+    }
+
+    fn unpin_media(&mut self, id: &MediaId) {
+        if let Some((_, pins)) = self.media.get_mut(id) {
+            *pins -= 1;
+            if *pins == 0 {
+                self.media.remove(id);
+            }
+        }
+    }
+
+    fn unpin_grants(&mut self, grant: Option<&str>, places: &[Place]) {
+        let Some(media) = granted(grant) else { return };
+        let Some(users) = self.media_grants.get_mut(&media) else { return };
+        for place in places {
+            if let Some(at) = users.iter().position(|user| *user == place.user) {
+                users.swap_remove(at);
+            }
+        }
+        if users.is_empty() {
+            self.media_grants.remove(&media);
         }
     }
 
@@ -546,6 +726,11 @@ fn before(place: &InboxPlace) -> (Seq, u64) {
     (place.seq - 1, place.offset.saturating_sub(1))
 }
 
+/// The media that a message grants.
+pub(crate) fn granted(grant: Option<&str>) -> Option<MediaId> {
+    grant.and_then(|id| MediaId::parse(id).ok())
+}
+
 fn users_of(change: &Change) -> Vec<&UserId> {
     match change {
         Change::Message { places, .. } => places.iter().map(|place| &place.user).collect(),
@@ -562,7 +747,13 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Kept { .. }
         | Change::Session { .. }
         | Change::SessionGone { .. }
-        | Change::Revoked(_) => Vec::new(),
+        | Change::Media(_)
+        | Change::MediaKept { .. }
+        | Change::MediaGone { .. }
+        | Change::Revoked(_)
+        | Change::Password { .. }
+        | Change::Disabled { .. }
+        | Change::Webhook { .. } => Vec::new(),
     }
 }
 

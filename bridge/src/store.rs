@@ -6,6 +6,7 @@ pub mod audit;
 pub mod background;
 pub mod loss;
 mod mark;
+mod media;
 pub mod memory;
 mod migrate;
 pub mod sqlite;
@@ -17,10 +18,11 @@ mod contention;
 
 use std::sync::Arc;
 
-use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
+use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
-use crate::change::{Accepted, Message, Revoked, Row, Session};
+use crate::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 
 /// Messages that stay readable beyond the inbox, a user: with one more the oldest goes.
 pub const KEPT_MAX: usize = 1000;
@@ -166,10 +168,16 @@ pub struct Settlement {
     pub accepted: Vec<(MessageId, UserId, Accepted)>,
     /// Sessions.
     pub sessions: Vec<(UserId, String, Option<Session>)>,
-    /// Who may fetch which media.
-    pub grants: Vec<(String, UserId)>,
+    /// Files. One that goes takes its grants along.
+    pub media: Vec<(MediaId, Option<MediaFile>)>,
+    /// Who may read which file, its owner too.
+    pub grants: Vec<MediaGrant>,
     /// Revocations.
     pub revoked: Vec<Revoked>,
+    /// Accounts; an empty one takes the row away.
+    pub accounts: Vec<(UserId, Account)>,
+    /// Webhooks.
+    pub webhooks: Vec<(UserId, DeviceId, Option<Webhook>)>,
     /// Server second of the settlement.
     pub server_secs: u64,
     /// The last journal row this covers; it and all before it go.
@@ -300,11 +308,59 @@ pub trait Store {
     /// As [`Store::user`].
     fn sweep_kept(&mut self, limit: usize, now: u64) -> Result<(), StoreError>;
 
+    /// A file.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn media(&mut self, id: &MediaId) -> Result<Option<MediaFile>, StoreError>;
+
+    /// Whether `user` may read a file: as its owner, or because it was sent to him.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn has_media_grant(&mut self, user: &UserId, id: &MediaId) -> Result<bool, StoreError>;
+
+    /// The files called `name` that `user` may read, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn find_media(&mut self, user: &UserId, name: &str, limit: usize) -> Result<Vec<MediaFile>, StoreError>;
+
+    /// At most `limit` files whose time was over before `now`, those first that have waited longest.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn expired_media(&mut self, now: u64, limit: usize) -> Result<Vec<MediaFile>, StoreError>;
+
+    /// What `owner` has.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn media_use(&mut self, owner: &UserId) -> Result<MediaUse, StoreError>;
+
     /// Every revocation.
     ///
     /// # Errors
     /// As [`Store::user`].
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError>;
+
+    /// What an account is beside its inbox; empty for a user who has nothing of it.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn account(&mut self, user: &UserId) -> Result<Account, StoreError>;
+
+    /// Every user that may not come in.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn disabled(&mut self) -> Result<Vec<UserId>, StoreError>;
+
+    /// Every webhook.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn webhooks(&mut self) -> Result<Vec<(UserId, DeviceId, Webhook)>, StoreError>;
 
     /// Server second of the last settlement.
     ///

@@ -97,6 +97,24 @@ pub struct Rejected {
 }
 
 impl Message {
+    /// Writes the facts of the media behind its id, where the Cloud API has them. The hash stays: it is of what the sender wrote.
+    pub fn add_media_facts(&mut self, mime_type: &str, sha256: &str, file_size: u64) {
+        let Some(media) = &self.media else { return };
+        // The id is the first member of every object that has one.
+        let kind = self.kind.as_str();
+        let start = format!("\"type\":\"{kind}\",\"{kind}\":{{\"id\":\"{media}\"");
+        let Some(rest) = self.body.strip_prefix(start.as_bytes()) else { return };
+        let mut body = Vec::with_capacity(self.body.len() + mime_type.len() + 128);
+        body.extend_from_slice(start.as_bytes());
+        body.extend_from_slice(b",\"mime_type\":");
+        write_string(&mut body, mime_type);
+        body.extend_from_slice(b",\"sha256\":");
+        write_string(&mut body, sha256);
+        body.extend_from_slice(format!(",\"file_size\":{file_size}").as_bytes());
+        body.extend_from_slice(rest);
+        self.body = body;
+    }
+
     /// The body with its reference written out: what the store keeps. `from` is the sender of the message referred to.
     #[must_use]
     pub fn into_body(self, from: Option<&UserId>) -> Vec<u8> {

@@ -15,6 +15,7 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema as _, ToSchema as _};
 
 use super::Problem;
+use super::shape::{CloudError, OnPremisesError, Shape};
 
 /// The names of the ways to present a token.
 const BEARER: &str = "bearer";
@@ -59,12 +60,23 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 /// Says of an operation what is true of all: what nobody has to remember to write down.
-fn complete(operation: &mut Operation, asks_for_a_token: bool) {
+fn complete(path: &str, operation: &mut Operation, asks_for_a_token: bool) {
+    let problem = ("application/problem+json", Problem::name());
+    let shapes = match Shape::of(&path.replace("{version}", "24.0")) {
+        // A body of the Cloud API is taken there as well, and refused in its words.
+        Shape::Natter if path == "/messages" => vec![problem, ("application/json", CloudError::name())],
+        Shape::Natter => vec![problem],
+        Shape::Cloud => vec![("application/json", CloudError::name())],
+        Shape::OnPremises => vec![("application/json", OnPremisesError::name())],
+    };
     let refusals = REFUSALS.into_iter().chain(asks_for_a_token.then_some(("401", "No token, or one that is not good")));
     for (status, words) in refusals {
-        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
-        let response = ResponseBuilder::new().description(words).content("application/problem+json", problem).build();
-        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.into());
+        let mut response = ResponseBuilder::new().description(words);
+        for (content_type, name) in &shapes {
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name.as_ref()))).build();
+            response = response.content(*content_type, content);
+        }
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
     }
     if asks_for_a_token {
         let ways = [BEARER, D360].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []));
@@ -74,8 +86,8 @@ fn complete(operation: &mut Operation, asks_for_a_token: bool) {
 
 fn document(mut protected: OpenApi, mut public: OpenApi) -> String {
     for (paths, asks_for_a_token) in [(&mut protected.paths, true), (&mut public.paths, false)] {
-        for operation in paths.paths.values_mut().flat_map(operations) {
-            complete(operation, asks_for_a_token);
+        for (path, item) in &mut paths.paths {
+            operations(item).for_each(|operation| complete(path, operation, asks_for_a_token));
         }
     }
     let info = InfoBuilder::new().title("Natter").version(env!("CARGO_PKG_VERSION"));
@@ -84,7 +96,16 @@ fn document(mut protected: OpenApi, mut public: OpenApi) -> String {
     document.merge(protected);
     document.merge(public);
     let components = document.components.get_or_insert_with(Components::new);
-    components.schemas.insert(Problem::name().into_owned(), Problem::schema());
+    let mut schemas = Vec::new();
+    for (name, schema, parts) in [
+        (Problem::name(), Problem::schema(), Problem::schemas as fn(&mut Vec<_>)),
+        (CloudError::name(), CloudError::schema(), CloudError::schemas),
+        (OnPremisesError::name(), OnPremisesError::schema(), OnPremisesError::schemas),
+    ] {
+        schemas.push((name.into_owned(), schema));
+        parts(&mut schemas);
+    }
+    components.schemas.extend(schemas);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
     let d360 = ApiKey::Header(ApiKeyValue::new("D360-API-KEY"));

@@ -4,9 +4,12 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Value, json};
+use natter_protocol::error::Kind;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Problem;
+use super::send::Meta;
 
 /// The API that a path belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,26 +45,62 @@ pub(super) async fn of_the_path(request: Request, next: Next) -> Response {
     let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
     let (status, body) = match problem.shape.unwrap_or(shape) {
         Shape::Natter => return response,
-        Shape::Cloud => cloud(&problem),
-        Shape::OnPremises => on_premises(&problem),
+        Shape::Cloud => {
+            let (status, error) = cloud(&problem);
+            (status, serde_json::to_vec(&error).unwrap_or_default())
+        }
+        Shape::OnPremises => {
+            let (status, error) = on_premises(problem);
+            (status, serde_json::to_vec(&error).unwrap_or_default())
+        }
     };
     let mut headers = std::mem::take(response.headers_mut());
     headers.remove(header::CONTENT_LENGTH);
     // These clients parse nothing that does not say application/json.
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    (status, headers, body.to_string()).into_response()
+    (status, headers, body).into_response()
+}
+
+/// An error of the Cloud API.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CloudError {
+    error: CloudErrorBody,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct CloudErrorBody {
+    /// `(#code) title`
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// What to branch on.
+    code: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_subcode: Option<u32>,
+    error_data: CloudErrorData,
+    fbtrace_id: &'static str,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct CloudErrorData {
+    messaging_product: &'static str,
+    /// What was expected, what came, what to do.
+    details: String,
 }
 
 /// What Meta's Cloud API would say.
-fn cloud(problem: &Problem) -> (StatusCode, Value) {
+fn cloud(problem: &Problem) -> (StatusCode, CloudError) {
     let status = problem.status();
-    if problem.code == 100 && matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+    let error_data = CloudErrorData { messaging_product: "whatsapp", details: problem.detail.clone() };
+    let (code, fbtrace_id) = (problem.code, "");
+    let is_no_object = matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+    if code == Kind::Malformed.code() && is_no_object {
         let message = format!("Unsupported request. {}", problem.detail);
-        let error = json!({"message": message, "type": "GraphMethodException", "code": 100, "error_subcode": 33,
-            "error_data": {"messaging_product": "whatsapp", "details": problem.detail}, "fbtrace_id": ""});
-        return (StatusCode::BAD_REQUEST, json!({ "error": error }));
+        let (kind, error_subcode) = ("GraphMethodException", Some(33));
+        let error = CloudErrorBody { message, kind, code, error_subcode, error_data, fbtrace_id };
+        return (StatusCode::BAD_REQUEST, CloudError { error });
     }
-    let (title, status) = match problem.code {
+    let (title, status) = match code {
         10 => ("Permission denied", status),
         100 => ("Invalid parameter", status),
         190 => ("Access token has expired", status),
@@ -75,14 +114,31 @@ fn cloud(problem: &Problem) -> (StatusCode, Value) {
         1410 => ("Ambiguous reference", status),
         _ => ("Error", status),
     };
-    let message = format!("(#{}) {title}", problem.code);
-    let error = json!({"message": message, "type": "OAuthException", "code": problem.code,
-        "error_data": {"messaging_product": "whatsapp", "details": problem.detail}, "fbtrace_id": ""});
-    (status, json!({ "error": error }))
+    let message = format!("(#{code}) {title}");
+    let error = CloudErrorBody { message, kind: "OAuthException", code, error_subcode: None, error_data, fbtrace_id };
+    (status, CloudError { error })
 }
 
-/// What the on-premises API would say, beside the members of our own problem.
-fn on_premises(problem: &Problem) -> (StatusCode, Value) {
+/// An error of the on-premises API, beside the members of our own problem.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OnPremisesError {
+    #[serde(flatten)]
+    problem: Problem,
+    /// One.
+    errors: Vec<OnPremisesErrorBody>,
+    meta: Meta,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct OnPremisesErrorBody {
+    /// The on-premises API's own.
+    code: u32,
+    title: &'static str,
+    details: String,
+}
+
+/// What the on-premises API would say.
+fn on_premises(problem: Problem) -> (StatusCode, OnPremisesError) {
     let (code, title) = match problem.code {
         100 if problem.status == 404 => (1006, "Resource not found"),
         100 => (1008, "Required parameter is missing"),
@@ -94,10 +150,8 @@ fn on_premises(problem: &Problem) -> (StatusCode, Value) {
         1409 => (1004, "Resource already exists"),
         _ => (1009, "Parameter value is not valid"),
     };
-    let mut body = serde_json::to_value(problem).unwrap_or_default();
-    body["errors"] = json!([{"code": code, "title": title, "details": problem.detail}]);
-    body["meta"] = json!({"api_status": "stable", "version": env!("CARGO_PKG_VERSION")});
-    (problem.status(), body)
+    let errors = vec![OnPremisesErrorBody { code, title, details: problem.detail.clone() }];
+    (problem.status(), OnPremisesError { problem, errors, meta: Meta::default() })
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use natter_protocol::{Chat, DeviceId, MessageId, Seq, UserId};
+use natter_protocol::{Chat, DeviceId, MediaId, MessageId, Seq, UserId};
 
 use super::memory::Memory;
 use super::sqlite::Sqlite;
 use super::{Append, DeviceRow, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
-use crate::change::{Accepted, Gap, Item, Message, Revoked, Row, Session};
+use crate::change::{Accepted, Account, Gap, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::media::row::{MediaFile, MediaGrant, MediaKind, MediaUse};
 
 /// A store, and how to close and open it again.
 trait Fixture {
@@ -86,6 +87,9 @@ suite!(
     a_kept_message_outlives_its_row_until_its_time_is_over,
     repeats_are_found_by_id_and_by_place,
     sweeps_go_around_a_little_at_a_time,
+    an_account_is_its_password_and_whether_its_user_may_come_in,
+    a_webhook_is_kept_until_it_is_taken_away,
+    files_are_found_by_those_who_may_read_them_until_they_go,
 );
 
 fn user(name: &str) -> UserId {
@@ -162,7 +166,6 @@ fn a_settlement_is_what_is_read_afterwards(fixture: &mut impl Fixture) {
             chats: vec![(chat(), 12)],
             members: vec![(chat(), user("bob"), member)],
             sessions: vec![(alice.clone(), "c".into(), Some(session.clone()))],
-            grants: vec![("1234567890123456".into(), alice.clone()); 2],
             revoked: vec![
                 Revoked::Token(alice.clone(), "j".into()),
                 Revoked::Device(alice.clone(), phone.clone(), 5),
@@ -296,6 +299,49 @@ fn repeats_are_found_by_id_and_by_place(fixture: &mut impl Fixture) {
     assert_eq!(counts, [2, 1, 0, 1]);
 }
 
+fn an_account_is_its_password_and_whether_its_user_may_come_in(fixture: &mut impl Fixture) {
+    let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
+    let hash = Some(Secret("$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA".into()));
+    let accounts = vec![
+        (alice.clone(), Account { password: hash.clone(), disabled: false }),
+        (bob.clone(), Account { password: None, disabled: true }),
+    ];
+    settle(fixture.store(), Settlement { accounts: accounts.clone(), ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    for (user, account) in accounts {
+        assert_eq!(store.account(&user).unwrap(), account);
+    }
+    assert_eq!(store.account(&carol).unwrap(), Account::default());
+    assert_eq!(store.disabled().unwrap(), [bob.clone()]);
+    let accounts = vec![(alice.clone(), Account { password: hash, disabled: true }), (bob.clone(), Account::default())];
+    settle(store, Settlement { accounts, ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    assert!(store.account(&alice).unwrap().password.is_some(), "who may not come in keeps his password");
+    assert_eq!(store.disabled().unwrap(), [alice]);
+    assert_eq!(store.account(&bob).unwrap(), Account::default());
+}
+
+fn a_webhook_is_kept_until_it_is_taken_away(fixture: &mut impl Fixture) {
+    let (alice, bob, hook) = (user("alice"), user("bob"), device("webhook"));
+    let webhook =
+        |url: &str| Webhook { url: url.into(), verify_token: Secret("vt".into()), secret: Secret("s".into()) };
+    let first = vec![
+        (alice.clone(), hook.clone(), Some(webhook("https://a.example/1"))),
+        (bob.clone(), hook.clone(), Some(webhook("https://b.example/"))),
+    ];
+    settle(fixture.store(), Settlement { webhooks: first, ..Settlement::default() });
+    let then = vec![
+        (alice.clone(), hook.clone(), Some(webhook("https://a.example/2"))),
+        (bob.clone(), hook.clone(), None),
+        (bob, device("other"), None),
+    ];
+    settle(fixture.store(), Settlement { webhooks: then, ..Settlement::default() });
+    fixture.reopen();
+    assert_eq!(fixture.store().webhooks().unwrap(), [(alice, hook, webhook("https://a.example/2"))]);
+}
+
 fn sweeps_go_around_a_little_at_a_time(fixture: &mut impl Fixture) {
     let names = ["a", "b", "c"];
     let inbox = names
@@ -317,6 +363,68 @@ fn sweeps_go_around_a_little_at_a_time(fixture: &mut impl Fixture) {
     assert_eq!(next, None, "around");
     assert_eq!(store.accepted(&id("m3"), &user("a")).unwrap(), None);
     assert!(store.accepted(&id("m4"), &user("a")).unwrap().is_some(), "its time is not over");
+}
+
+fn file(id: u64, owner: &str, name: &str, until: u64) -> MediaFile {
+    MediaFile {
+        id: MediaId::parse(&id.to_string()).unwrap(),
+        owner: user(owner),
+        kind: MediaKind::Sticker,
+        mime: "image/webp".into(),
+        sha256: [u8::try_from(id % 256).unwrap(); 32],
+        size: id % 100,
+        name: (!name.is_empty()).then(|| name.to_owned()),
+        made_at: 1_764_000_000 + id % 10,
+        until,
+    }
+}
+
+fn granted(file: &MediaFile, to: &str) -> MediaGrant {
+    MediaGrant { media: file.id.clone(), user: user(to), name: file.name.clone(), made_at: file.made_at }
+}
+
+fn files_are_found_by_those_who_may_read_them_until_they_go(fixture: &mut impl Fixture) {
+    const BASE: u64 = 1_000_000_000_000_000;
+    let files = [
+        file(BASE + 1, "alice", "a.webp", 70),
+        file(BASE + 2, "alice", "a.webp", 60),
+        file(BASE + 3, "alice", "", 50),
+        file(BASE + 4, "bob", "a.webp", 80),
+    ];
+    let [first, second, nameless, bobs] = &files;
+    let mut grants: Vec<_> = files.iter().map(|file| granted(file, file.owner.as_str())).collect();
+    grants.extend([granted(first, "bob"), granted(first, "bob")]);
+    let media = files.iter().map(|file| (file.id.clone(), Some(file.clone()))).collect();
+    settle(fixture.store(), Settlement { media, grants, ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
+    assert_eq!(store.media(&first.id).unwrap().as_ref(), Some(first));
+    assert_eq!(store.media(&nameless.id).unwrap().as_ref(), Some(nameless));
+    let may = [&alice, &bob, &carol].map(|user| store.has_media_grant(user, &first.id).unwrap());
+    assert_eq!(may, [true, true, false]);
+    assert_eq!(store.find_media(&alice, "a.webp", 9).unwrap(), [second.clone(), first.clone()], "the newest first");
+    assert_eq!(store.find_media(&alice, "a.webp", 1).unwrap(), std::slice::from_ref(second));
+    assert_eq!(store.find_media(&bob, "a.webp", 9).unwrap(), [bobs.clone(), first.clone()]);
+    assert!(store.find_media(&carol, "a.webp", 9).unwrap().is_empty());
+    assert!(
+        store.find_media(&alice, "A.webp", 9).unwrap().is_empty()
+            && store.find_media(&alice, "", 9).unwrap().is_empty()
+    );
+    assert_eq!(store.media_use(&alice).unwrap(), MediaUse { files: 3, bytes: 6 });
+    assert_eq!(store.media_use(&carol).unwrap(), MediaUse::default());
+    assert_eq!(store.expired_media(70, 9).unwrap(), [nameless.clone(), second.clone()], "not yet at its second");
+    assert_eq!(store.expired_media(99, 1).unwrap(), std::slice::from_ref(nameless));
+    let longer = MediaFile { until: 200, ..first.clone() };
+    let media = vec![(first.id.clone(), Some(longer)), (second.id.clone(), None), (bobs.id.clone(), None)];
+    settle(store, Settlement { media, ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    assert_eq!(store.media(&first.id).unwrap().map(|file| file.until), Some(200));
+    assert_eq!(store.media(&second.id).unwrap(), None);
+    assert!(!store.has_media_grant(&bob, &bobs.id).unwrap(), "a grant goes with its file");
+    assert!(store.has_media_grant(&bob, &first.id).unwrap(), "and stays with it");
+    assert_eq!(store.media_use(&alice).unwrap(), MediaUse { files: 2, bytes: 4 });
 }
 
 #[test]

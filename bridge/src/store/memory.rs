@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
+use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
-use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
+use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 
 /// Tables as maps. A clone is a snapshot.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,8 +26,11 @@ pub struct Memory {
     inbox: BTreeMap<(UserId, Seq), Row>,
     accepted: BTreeMap<(MessageId, UserId), Accepted>,
     sessions: BTreeMap<(UserId, String), Session>,
-    grants: BTreeSet<(String, UserId)>,
+    media: BTreeMap<MediaId, MediaFile>,
+    grants: BTreeSet<MediaGrant>,
     revoked: Vec<Revoked>,
+    accounts: BTreeMap<UserId, Account>,
+    webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
     server_secs: u64,
 }
 
@@ -146,11 +150,34 @@ impl Store for Memory {
                 None => self.sessions.remove(&key),
             };
         }
+        for (id, file) in &settlement.media {
+            match file {
+                Some(file) => self.media.insert(id.clone(), file.clone()),
+                None => self.media.remove(id),
+            };
+        }
         self.grants.extend(settlement.grants.iter().cloned());
+        for (id, _) in settlement.media.iter().filter(|(_, file)| file.is_none()) {
+            self.grants.retain(|grant| grant.media != *id);
+        }
         for revoked in &settlement.revoked {
             if !self.revoked.contains(revoked) {
                 self.revoked.push(revoked.clone());
             }
+        }
+        for (user, account) in &settlement.accounts {
+            if *account == Account::default() {
+                self.accounts.remove(user);
+            } else {
+                self.accounts.insert(user.clone(), account.clone());
+            }
+        }
+        for (user, device, webhook) in &settlement.webhooks {
+            let key = (user.clone(), device.clone());
+            match webhook {
+                Some(webhook) => self.webhooks.insert(key, webhook.clone()),
+                None => self.webhooks.remove(&key),
+            };
         }
         self.server_secs = settlement.server_secs;
         self.settled.insert(log, settlement.upto);
@@ -248,8 +275,50 @@ impl Store for Memory {
         Ok(())
     }
 
+    fn media(&mut self, id: &MediaId) -> Result<Option<MediaFile>, StoreError> {
+        Ok(self.media.get(id).cloned())
+    }
+
+    fn has_media_grant(&mut self, user: &UserId, id: &MediaId) -> Result<bool, StoreError> {
+        Ok(self.grants.iter().any(|grant| grant.media == *id && grant.user == *user))
+    }
+
+    fn find_media(&mut self, user: &UserId, name: &str, limit: usize) -> Result<Vec<MediaFile>, StoreError> {
+        let mine = self.grants.iter().filter(|grant| grant.user == *user && grant.name.as_deref() == Some(name));
+        let mut found: Vec<_> = mine.filter_map(|grant| self.media.get(&grant.media)).cloned().collect();
+        found.sort_by(|a, b| (b.made_at, &b.id).cmp(&(a.made_at, &a.id)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn expired_media(&mut self, now: u64, limit: usize) -> Result<Vec<MediaFile>, StoreError> {
+        let mut expired: Vec<_> = self.media.values().filter(|file| file.until < now).cloned().collect();
+        expired.sort_by(|a, b| (a.until, &a.id).cmp(&(b.until, &b.id)));
+        expired.truncate(limit);
+        Ok(expired)
+    }
+
+    fn media_use(&mut self, owner: &UserId) -> Result<MediaUse, StoreError> {
+        let mine = self.media.values().filter(|file| file.owner == *owner);
+        Ok(mine.fold(MediaUse::default(), |sum, file| MediaUse { files: sum.files + 1, bytes: sum.bytes + file.size }))
+    }
+
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {
         Ok(self.revoked.clone())
+    }
+
+    fn account(&mut self, user: &UserId) -> Result<Account, StoreError> {
+        Ok(self.accounts.get(user).cloned().unwrap_or_default())
+    }
+
+    fn disabled(&mut self) -> Result<Vec<UserId>, StoreError> {
+        let disabled = self.accounts.iter().filter(|(_, account)| account.disabled);
+        Ok(disabled.map(|(user, _)| user.clone()).collect())
+    }
+
+    fn webhooks(&mut self) -> Result<Vec<(UserId, DeviceId, Webhook)>, StoreError> {
+        let all = self.webhooks.iter();
+        Ok(all.map(|((user, device), webhook)| (user.clone(), device.clone(), webhook.clone())).collect())
     }
 
     fn server_secs(&mut self) -> Result<u64, StoreError> {

@@ -8,7 +8,12 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// What makes version 1 of an empty file, version 2 of version 1, and so on.
-const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const STEPS: [&str; 4] = [
+    include_str!("schema.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 
 /// Brings the schema to the version this program writes.
 ///
@@ -109,18 +114,23 @@ mod tests {
         }
     }
 
-    /// The file is at one of the two versions with all its rows, and the next start brings it to the newest.
+    /// The newest version.
+    const NEWEST: i64 = STEPS.len() as i64;
+
+    /// The file is at one of the versions with all its rows, and the next start brings it to the newest.
     fn assert_whole(path: &Path, rows: &[String], when: &str) -> i64 {
         let connection = Connection::open(path).unwrap();
         let (version, found) = contents(&connection);
-        assert!(version == 1 || version == 2, "{when}: version {version}");
+        assert!((1..=NEWEST).contains(&version), "{when}: version {version}");
         assert_eq!(found, rows, "{when}");
-        let kept = connection.prepare("SELECT * FROM kept").is_ok();
-        assert_eq!(kept, version == 2, "{when}: version {version}, and the table of version 2: {kept}");
+        for (table, since) in [("kept", 2), ("accounts", 3), ("media", 4)] {
+            let is_there = connection.prepare(&format!("SELECT * FROM {table}")).is_ok();
+            assert_eq!(is_there, version >= since, "{when}: version {version}, and {table}: {is_there}");
+        }
         drop(connection);
         let mut store = Sqlite::open(path).unwrap();
         assert_eq!(store.journal(0).unwrap(), [(7, vec![1, 0])], "{when}");
-        assert_eq!(contents(&store.connection), (2, rows.to_vec()), "{when}");
+        assert_eq!(contents(&store.connection), (NEWEST, rows.to_vec()), "{when}");
         version
     }
 
@@ -129,7 +139,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let template = dir.path().join("template.db");
         let (_, rows) = contents(&version_1(&template));
-        let mut versions = [0; 3];
+        let mut versions = [0; STEPS.len() + 1];
         let mut finished = false;
         for stop_at in (0..).step_by(3) {
             let (path, killed) = (dir.path().join("failed.db"), dir.path().join("killed.db"));
@@ -164,7 +174,7 @@ mod tests {
             versions[usize::try_from(version).unwrap()] += 1;
             assert_whole(&killed, &rows, &format!("killed at step {stop_at}"));
         }
-        assert!(finished && versions[1] > 30, "{versions:?}");
+        assert!(finished && versions[1] > 30 && versions[2] > 5, "{versions:?}");
     }
 
     #[test]
@@ -176,7 +186,7 @@ mod tests {
         migrate(&mut connection).unwrap();
         let torn = dir.path().join("torn.db");
         let length = std::fs::metadata(dir.path().join("natter.db-wal")).unwrap().len();
-        let mut versions = [0; 3];
+        let mut versions = [0; STEPS.len() + 1];
         for bytes in (0..=length).step_by(509).chain([length]) {
             for leftover in ["torn.db-shm", "torn.mark"] {
                 let _ = std::fs::remove_file(dir.path().join(leftover));
@@ -186,7 +196,7 @@ mod tests {
             wal.set_len(bytes).unwrap();
             versions[usize::try_from(assert_whole(&torn, &rows, &format!("{bytes} bytes of the WAL"))).unwrap()] += 1;
         }
-        assert!(versions[1] > 20 && versions[2] > 0, "{versions:?}");
+        assert!(versions[1] > 20 && versions[2..].iter().all(|count| *count > 0), "{versions:?}");
     }
 
     #[test]
@@ -198,7 +208,7 @@ mod tests {
         connection.pragma_update(None, "user_version", 99).unwrap();
         let before = contents(&connection);
         let error = Sqlite::open(&path).map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("2 at most, got 99") && error.contains("newer natter"), "{error}");
+        assert!(error.contains(&format!("{NEWEST} at most, got 99")) && error.contains("newer natter"), "{error}");
         assert_eq!(contents(&connection), before);
     }
 }

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use natter_protocol::planted::{self, Bug};
-use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
+use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
+use super::media;
 use super::migrate::migrate;
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
-use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
+use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::media::row::{MediaFile, MediaUse};
 
 /// Older SQLite can lose a WAL reset (the race fixed in 3.51.3).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
@@ -190,7 +192,10 @@ pub(super) fn newest_row(connection: &Connection, log: u8) -> Result<u64, StoreE
     Ok(u64::try_from(newest.unwrap_or(0)).unwrap_or(0))
 }
 
-fn named<T>(text: &str, parse: fn(&str) -> Result<T, natter_protocol::ids::NameError>) -> Result<T, StoreError> {
+pub(super) fn named<T>(
+    text: &str,
+    parse: fn(&str) -> Result<T, natter_protocol::ids::NameError>,
+) -> Result<T, StoreError> {
     parse(text).map_err(|e| StoreError::Corrupt { expected: e.expected, got: e.got })
 }
 
@@ -202,7 +207,7 @@ pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn unsigned(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0))
 }
 
@@ -516,6 +521,26 @@ impl Store for Sqlite {
         Ok(())
     }
 
+    fn media(&mut self, id: &MediaId) -> Result<Option<MediaFile>, StoreError> {
+        media::file(&self.connection, id)
+    }
+
+    fn has_media_grant(&mut self, user: &UserId, id: &MediaId) -> Result<bool, StoreError> {
+        media::is_granted(&self.connection, user, id)
+    }
+
+    fn find_media(&mut self, user: &UserId, name: &str, limit: usize) -> Result<Vec<MediaFile>, StoreError> {
+        media::find(&self.connection, user, name, limit)
+    }
+
+    fn expired_media(&mut self, now: u64, limit: usize) -> Result<Vec<MediaFile>, StoreError> {
+        media::expired(&self.connection, now, limit)
+    }
+
+    fn media_use(&mut self, owner: &UserId) -> Result<MediaUse, StoreError> {
+        media::used_by(&self.connection, owner)
+    }
+
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {
         let mut statement = self.connection.prepare_cached("SELECT user, kind, subject, before FROM revoked")?;
         let rows = statement.query_map([], |row| {
@@ -530,6 +555,37 @@ impl Store for Sqlite {
                 2 => Ok(Revoked::User(user, before)),
                 other => Err(StoreError::Corrupt { expected: "a kind of revocation, 0 to 2", got: other.to_string() }),
             }
+        })
+        .collect()
+    }
+
+    fn account(&mut self, user: &UserId) -> Result<Account, StoreError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT password, disabled FROM accounts WHERE user = ?1")?;
+        let found = statement
+            .query_row([user.as_str()], |row| {
+                Ok(Account { password: row.get::<_, Option<String>>(0)?.map(Secret), disabled: row.get(1)? })
+            })
+            .optional()?;
+        Ok(found.unwrap_or_default())
+    }
+
+    fn disabled(&mut self) -> Result<Vec<UserId>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT user FROM accounts WHERE disabled = 1")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        rows.map(|name| named(&name?, UserId::parse)).collect()
+    }
+
+    fn webhooks(&mut self) -> Result<Vec<(UserId, DeviceId, Webhook)>, StoreError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT user, device, url, verify_token, secret FROM webhooks")?;
+        let rows = statement.query_map([], |row| {
+            let webhook = Webhook { url: row.get(2)?, verify_token: Secret(row.get(3)?), secret: Secret(row.get(4)?) };
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, webhook))
+        })?;
+        rows.map(|row| {
+            let (user, device, webhook) = row?;
+            Ok((named(&user, UserId::parse)?, named(&device, DeviceId::parse)?, webhook))
         })
         .collect()
     }
@@ -695,9 +751,7 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
                 .execute(params![user.as_str(), client_id])?,
         };
     }
-    for (media, user) in &settlement.grants {
-        t.prepare_cached("INSERT OR IGNORE INTO grants VALUES (?1, ?2)")?.execute(params![media, user.as_str()])?;
-    }
+    media::settle(t, settlement)?;
     for revoked in &settlement.revoked {
         let (kind, subject, before) = match revoked {
             Revoked::Token(_, jti) => (0, jti.as_str(), 0),
@@ -710,12 +764,38 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
         )?
         .execute(params![revoked.user().as_str(), kind, subject, number(before)])?;
     }
+    write_accounts(t, settlement)?;
     t.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('server_secs', ?1)")?
         .execute([number(settlement.server_secs)])?;
     t.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('settled:' || ?1, ?2)")?
         .execute(params![log, number(settlement.upto)])?;
     t.prepare_cached("DELETE FROM journal WHERE log = ?1 AND no <= ?2")?
         .execute(params![log, number(settlement.upto)])?;
+    Ok(())
+}
+
+fn write_accounts(t: &Transaction<'_>, settlement: &Settlement) -> Result<(), StoreError> {
+    for (user, account) in &settlement.accounts {
+        if *account == Account::default() {
+            t.prepare_cached("DELETE FROM accounts WHERE user = ?1")?.execute([user.as_str()])?;
+        } else {
+            t.prepare_cached("INSERT OR REPLACE INTO accounts VALUES (?1, ?2, ?3)")?.execute(params![
+                user.as_str(),
+                account.password.as_ref().map(|hash| &hash.0),
+                account.disabled
+            ])?;
+        }
+    }
+    for (user, device, webhook) in &settlement.webhooks {
+        match webhook {
+            Some(Webhook { url, verify_token, secret }) => t
+                .prepare_cached("INSERT OR REPLACE INTO webhooks VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![user.as_str(), device.as_str(), url, verify_token.0, secret.0])?,
+            None => t
+                .prepare_cached("DELETE FROM webhooks WHERE user = ?1 AND device = ?2")?
+                .execute(params![user.as_str(), device.as_str()])?,
+        };
+    }
     Ok(())
 }
 

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use natter_bridge::change::{Accepted, Message, Revoked, Row, Session};
+use natter_bridge::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
+use natter_bridge::media::row::{MediaFile, MediaUse};
 use natter_bridge::stats::Counters;
 use natter_bridge::store::memory::Memory;
 use natter_bridge::store::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
 use natter_protocol::link::{Answer, Dialect, Down, Mode, Opening, Packet, Publication, Up, Window};
-use natter_protocol::{ConnectionId, DeviceId, MessageId, N, Seq, UserId};
+use natter_protocol::{ConnectionId, DeviceId, MediaId, MessageId, N, Seq, UserId};
 use serde_json::{Value, json};
 
 pub(crate) const DAY: u64 = 24 * 3600;
@@ -56,9 +57,17 @@ impl Store for Fragile {
         session(user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError>;
         sessions(user: &UserId) -> Result<Vec<(String, Session)>, StoreError>;
         revoked() -> Result<Vec<Revoked>, StoreError>;
+        account(user: &UserId) -> Result<Account, StoreError>;
+        disabled() -> Result<Vec<UserId>, StoreError>;
+        webhooks() -> Result<Vec<(UserId, DeviceId, Webhook)>, StoreError>;
         count_of(chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError>;
         kept(user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError>;
         sweep_kept(limit: usize, now: u64) -> Result<(), StoreError>;
+        media(id: &MediaId) -> Result<Option<MediaFile>, StoreError>;
+        has_media_grant(user: &UserId, id: &MediaId) -> Result<bool, StoreError>;
+        find_media(user: &UserId, name: &str, limit: usize) -> Result<Vec<MediaFile>, StoreError>;
+        expired_media(now: u64, limit: usize) -> Result<Vec<MediaFile>, StoreError>;
+        media_use(owner: &UserId) -> Result<MediaUse, StoreError>;
         server_secs() -> Result<u64, StoreError>;
         oldest_rows(after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, u64)>, StoreError>;
         sweep_accepted(after: Option<(MessageId, UserId)>, limit: usize, now: u64) -> Result<Option<(MessageId, UserId)>, StoreError>;
