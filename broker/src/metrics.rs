@@ -45,6 +45,7 @@ stats! {
     over_user_limit,
     /// CONNECTs refused because their user had connected too often.
     connects_too_often,
+    /// CONNECTs that waited for their turn.
     connects_paced,
     /// CONNECTs whose user name and token were wrong.
     auth_failures,
