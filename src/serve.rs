@@ -183,10 +183,7 @@ impl Server {
         let brake = Arc::new(DoorBrake(door.addresses()));
         let media = Media::open(bridge.handle.clone(), config.media.for_bridge(dir.path()), config.media.limits())?;
         let sweeper = tokio::spawn(media.clone().keep_swept());
-        let router = http::router(
-            gate,
-            Api { bridge: bridge.handle.clone(), accounts, brake, files: Some(Arc::new(media.clone())), media },
-        );
+        let router = http::router(gate, Api { bridge: bridge.handle.clone(), accounts, brake, media });
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;
         if let Some(tls) = &tls {
