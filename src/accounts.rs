@@ -1,4 +1,4 @@
-//! Who may connect: the tokens of [`crate::token`], less what has been revoked. Answers from memory.
+//! Who may connect: the tokens of [`crate::token`], less what has been revoked, and less the users who are kept out. Answers from memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock};
@@ -6,12 +6,13 @@ use std::sync::{PoisonError, RwLock};
 use natter_protocol::accounts::{Accounts, Denied, Grant, Revocation, RevocationListener, Scope};
 use natter_protocol::{DeviceId, UserId};
 
-use crate::token::Verifier;
+use crate::token::{Verified, Verifier};
 
 /// The accounts of a running server.
 pub(crate) struct TokenAccounts {
     verifier: Verifier,
     revoked: RwLock<BTreeMap<UserId, Revoked>>,
+    disabled: RwLock<BTreeSet<UserId>>,
     listeners: RwLock<Vec<RevocationListener>>,
 }
 
@@ -49,9 +50,10 @@ impl Revoked {
 }
 
 impl TokenAccounts {
-    /// Accepts what `verifier` accepts, less `revocations`.
-    pub(crate) fn new(verifier: Verifier, revocations: &[Revocation]) -> Self {
-        let accounts = Self { verifier, revoked: RwLock::default(), listeners: RwLock::default() };
+    /// Accepts what `verifier` accepts, less `revocations`, and nothing of `disabled`.
+    pub(crate) fn new(verifier: Verifier, revocations: &[Revocation], disabled: Vec<UserId>) -> Self {
+        let disabled = RwLock::new(disabled.into_iter().collect());
+        let accounts = Self { verifier, revoked: RwLock::default(), disabled, listeners: RwLock::default() };
         for revocation in revocations {
             accounts.keep(revocation);
         }
@@ -59,9 +61,54 @@ impl TokenAccounts {
     }
 
     /// Ends what `revocation` covers, from now on, and tells every listener. The bridge must have committed it before.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the calls that revoke come with the HTTP API"))]
     pub(crate) fn revoke(&self, revocation: &Revocation) {
         self.keep(revocation);
+        self.tell(revocation);
+    }
+
+    /// Keeps a user out from now on, and ends his connections; or lets him in again. The bridge must have committed it before.
+    pub(crate) fn set_disabled(&self, user: &UserId, disabled: bool) {
+        let mut all = self.disabled.write().unwrap_or_else(PoisonError::into_inner);
+        if disabled {
+            all.insert(user.clone());
+            drop(all);
+            // Every token there can be, also one of an issuer whose clock is ahead: told, not kept.
+            self.tell(&Revocation::User { user: user.clone(), before: u64::MAX });
+        } else {
+            all.remove(user);
+        }
+    }
+
+    /// The `iat` of a token that is made at `now` (Unix seconds): revocations count in seconds, and what was revoked in this one must not
+    /// take a token along that comes after.
+    pub(crate) fn issue_at(&self, user: &UserId, device: Option<&DeviceId>, now: u64) -> u64 {
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(revoked) = revoked.get(user) else { return now };
+        let of_device = device.and_then(|device| revoked.devices.get(device)).copied().unwrap_or_default();
+        now.max(revoked.before).max(of_device)
+    }
+
+    /// Before which second a revocation at `now` (Unix seconds) must lie to cover every token that there is: [`TokenAccounts::issue_at`] may
+    /// have made some ahead of time.
+    pub(crate) fn end_before(&self, user: &UserId, now: u64) -> u64 {
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = revoked.get(user).map(|revoked| {
+            let of_devices = revoked.devices.values().copied().max().unwrap_or_default();
+            revoked.before.max(of_devices)
+        });
+        now.max(newest.unwrap_or_default()) + 1
+    }
+
+    /// What a token says that is good now, for its renewal or its revocation; nobody has asked what it is used for.
+    ///
+    /// # Errors
+    /// [`Denied`] says why it is not good.
+    pub(crate) fn look_at(&self, token: &[u8], now: u64) -> Result<Verified, Denied> {
+        let verified = self.verifier.verify(token, now)?;
+        if self.is_revoked(&verified.grant) { Err(Denied::Revoked) } else { Ok(verified) }
+    }
+
+    fn tell(&self, revocation: &Revocation) {
         for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
             listener(revocation);
         }
@@ -75,6 +122,9 @@ impl TokenAccounts {
     }
 
     fn is_revoked(&self, grant: &Grant) -> bool {
+        if self.disabled.read().unwrap_or_else(PoisonError::into_inner).contains(&grant.user) {
+            return true;
+        }
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         revoked.get(&grant.user).is_some_and(|revoked| revoked.covers(grant))
     }
@@ -82,10 +132,7 @@ impl TokenAccounts {
 
 impl Accounts for TokenAccounts {
     fn verify(&self, user: &UserId, token: &[u8], scope: Scope, now: u64) -> Result<Grant, Denied> {
-        let verified = self.verifier.verify(token, now)?;
-        if self.is_revoked(&verified.grant) {
-            return Err(Denied::Revoked);
-        }
+        let verified = self.look_at(token, now)?;
         if verified.grant.user != *user {
             return Err(Denied::OtherUser);
         }
@@ -96,10 +143,7 @@ impl Accounts for TokenAccounts {
     }
 
     fn identify(&self, token: &[u8], scope: Scope, now: u64) -> Result<Grant, Denied> {
-        let verified = self.verifier.verify(token, now)?;
-        if self.is_revoked(&verified.grant) {
-            return Err(Denied::Revoked);
-        }
+        let verified = self.look_at(token, now)?;
         if !verified.covers(scope) {
             return Err(Denied::OtherScope);
         }
@@ -134,7 +178,7 @@ mod tests {
         let own = OwnKey::load_or_make(dir.path()).unwrap();
         let mut keys = vec![own.trusted()];
         keys.extend(more);
-        Bench { _dir: dir, accounts: TokenAccounts::new(Verifier::new(keys), &[]), own }
+        Bench { _dir: dir, accounts: TokenAccounts::new(Verifier::new(keys), &[], Vec::new()), own }
     }
 
     fn bench() -> Bench {
@@ -361,10 +405,48 @@ mod tests {
             assert_eq!(bench.verify(&bench.sign(&old)), Err(Denied::Revoked), "{revocation:?}");
             assert!(bench.verify(&bench.sign(&claims(&other))).is_ok(), "{revocation:?}");
             assert_eq!(*told.lock().unwrap(), vec![revocation.clone()]);
-            let restarted = TokenAccounts::new(Verifier::new(vec![bench.own.trusted()]), &[revocation]);
+            let restarted = TokenAccounts::new(Verifier::new(vec![bench.own.trusted()]), &[revocation], Vec::new());
             let again = restarted.verify(&user("alice"), bench.sign(&old).as_bytes(), Scope::Mqtt, NOW);
             assert_eq!(again, Err(Denied::Revoked));
         }
+    }
+
+    #[test]
+    fn who_is_kept_out_has_no_token_that_works_until_he_is_let_in() {
+        let bench = bench();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let listener = Arc::clone(&told);
+        bench.accounts.on_revocation(Box::new(move |revocation| listener.lock().unwrap().push(revocation.clone())));
+        bench.accounts.set_disabled(&user("alice"), true);
+        let later = bench.sign(&claims(&json!({"iat": NOW + 60})));
+        assert_eq!(bench.verify(&later), Err(Denied::Revoked));
+        assert_eq!(bench.accounts.identify(later.as_bytes(), Scope::Http, NOW), Err(Denied::Revoked));
+        let grant =
+            Grant { user: user("alice"), device: None, expires_at: NOW + 60, jti: "j".into(), issued_at: NOW + 60 };
+        assert!(told.lock().unwrap().iter().all(|revocation| revocation.covers(&grant)), "live connections end");
+        assert_eq!(told.lock().unwrap().len(), 1);
+        bench.accounts.set_disabled(&user("alice"), false);
+        assert!(bench.verify(&later).is_ok());
+        let restarted = TokenAccounts::new(Verifier::new(vec![bench.own.trusted()]), &[], vec![user("alice")]);
+        assert_eq!(restarted.identify(later.as_bytes(), Scope::Http, NOW), Err(Denied::Revoked));
+    }
+
+    #[test]
+    fn a_token_that_is_made_in_the_second_of_a_revocation_is_good() {
+        let bench = bench();
+        let phone = device("phone");
+        let at = |of: Option<&DeviceId>| bench.accounts.issue_at(&user("alice"), of, NOW);
+        assert_eq!(at(None), NOW);
+        bench.accounts.revoke(&Revocation::Device { user: user("alice"), device: phone.clone(), before: NOW + 1 });
+        assert_eq!((at(None), at(Some(&device("laptop"))), at(Some(&phone))), (NOW, NOW, NOW + 1));
+        bench.accounts.revoke(&Revocation::User { user: user("alice"), before: NOW + 1 });
+        let token = issue(&bench.own.signing, &user("alice"), None, Duration::from_secs(60), at(None)).unwrap();
+        assert!(bench.verify(&token).is_ok());
+        assert_eq!(bench.verify(&bench.issue(None)), Err(Denied::Revoked));
+        // Once more in the same second: it covers that one too.
+        let before = bench.accounts.end_before(&user("alice"), NOW);
+        bench.accounts.revoke(&Revocation::User { user: user("alice"), before });
+        assert_eq!((before, bench.verify(&token)), (NOW + 2, Err(Denied::Revoked)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use natter_bridge::Bridge;
 use natter_protocol::{DeviceId, UserId};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cert::{self, CertOptions};
 use crate::check;
@@ -20,6 +21,7 @@ use crate::control;
 use crate::data::DataDir;
 use crate::desk::{Answer, Request, answer_alone};
 use crate::keys::{self, OwnKey};
+use crate::password::Password;
 use crate::serve;
 use crate::tls::Tls;
 
@@ -104,6 +106,21 @@ enum UserCommand {
         /// from stdin, one a line, and passes over those that are there
         name: Names,
     },
+    /// Give a user a password, or another one: it is read from stdin. His tokens end, and his connections with them
+    Password {
+        /// Whose
+        name: UserId,
+    },
+    /// Keep a user out: his connections are cut, his tokens and his password do not work any more. Messages to him wait
+    Disable {
+        /// Whom
+        name: UserId,
+    },
+    /// Let a user in again. He needs a new token
+    Enable {
+        /// Whom
+        name: UserId,
+    },
 }
 
 /// Whom a command is for.
@@ -154,6 +171,22 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Serve(_) => return serve::run(&config),
         Command::User(UserCommand::Add { name: Names::One(user) }) => add_user(&config, user)?,
         Command::User(UserCommand::Add { name: Names::Stdin }) => add_users(&config, &read_names()?)?,
+        Command::User(UserCommand::Password { name }) => {
+            let password = read_password()?;
+            set(
+                &config,
+                &Request::SetPassword { user: name.clone(), password },
+                &format!("{name} has a new password"),
+            )?;
+        }
+        Command::User(UserCommand::Disable { name }) => {
+            let request = Request::SetDisabled { user: name.clone(), disabled: true };
+            set(&config, &request, &format!("{name} is kept out"))?;
+        }
+        Command::User(UserCommand::Enable { name }) => {
+            let request = Request::SetDisabled { user: name.clone(), disabled: false };
+            set(&config, &request, &format!("{name} may come in"))?;
+        }
         Command::Token { name: Names::One(user), device, ttl } => issue_token(&config, user, device, ttl)?,
         Command::Token { name: Names::Stdin, device, ttl } => {
             for user in read_names()? {
@@ -181,6 +214,35 @@ fn add_user(config: &Config, user: UserId) -> Result<()> {
         Answer::Known => bail!("there is a user {user} already"),
         other => unexpected(other),
     }
+}
+
+/// Does what changes a user who is there.
+fn set(config: &Config, request: &Request, done: &str) -> Result<()> {
+    match ask(config, request)? {
+        Answer::Done => print(&format!("{done}\n")),
+        Answer::UnknownUser => bail!("there is no such user; `natter user add NAME` adds one"),
+        other => unexpected(other),
+    }
+}
+
+/// The first line of stdin; not shown while it is typed.
+fn read_password() -> Result<Password> {
+    let stdin = io::stdin();
+    let shown = tcgetattr(&stdin).ok();
+    if let Some(shown) = &shown {
+        let mut hidden = shown.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Now, &hidden).context("terminal")?;
+        write!(io::stderr(), "password: ").context("stderr")?;
+    }
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line).context("stdin");
+    if let Some(shown) = &shown {
+        tcsetattr(&stdin, OptionalActions::Now, shown).context("terminal")?;
+        writeln!(io::stderr()).context("stderr")?;
+    }
+    read?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned().into())
 }
 
 fn add_users(config: &Config, users: &[UserId]) -> Result<()> {
@@ -218,7 +280,12 @@ fn issue_token(config: &Config, user: UserId, device: Option<DeviceId>, ttl_s: u
 fn unexpected(answer: Answer) -> Result<()> {
     match answer {
         Answer::Failed { reason } => bail!(reason),
-        Answer::Added | Answer::AddedSome { .. } | Answer::Known | Answer::UnknownUser | Answer::Token { .. } => {
+        Answer::Added
+        | Answer::AddedSome { .. }
+        | Answer::Known
+        | Answer::Done
+        | Answer::UnknownUser
+        | Answer::Token { .. } => {
             bail!("the server's answer does not fit the question: is it of another version?")
         }
     }

@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) tls: Tls,
     pub(crate) http: Http,
     pub(crate) auth: Auth,
+    pub(crate) accounts: Accounts,
+    pub(crate) webhooks: Webhooks,
     pub(crate) mqtt: Mqtt,
     pub(crate) door: Door,
     pub(crate) bridge: Bridge,
@@ -105,6 +107,38 @@ pub(crate) struct Auth {
     pub(crate) algorithm: KeyAlgorithm,
     pub(crate) jwks_file: Option<PathBuf>,
     pub(crate) issuer: Option<String>,
+}
+
+/// Who may make an account, and what logging in costs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Accounts {
+    pub(crate) registration: Registration,
+    pub(crate) registration_in_public: bool,
+    pub(crate) registrations_per_min: u32,
+    pub(crate) token_ttl_s: u64,
+    pub(crate) login_failures_per_min: u32,
+    pub(crate) renewals_per_min: u32,
+    pub(crate) hashes_at_a_time: usize,
+}
+
+/// Who may make an account over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Registration {
+    /// Nobody: `natter user add` does.
+    Closed,
+    /// Everybody.
+    Open,
+}
+
+/// How entries are posted to the backends of businesses.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Webhooks {
+    pub(crate) private_addresses: bool,
+    pub(crate) posts_at_a_time: usize,
+    pub(crate) timeout_s: u64,
 }
 
 /// The signature algorithms that an issuer may use: asymmetric ones only.
@@ -259,7 +293,7 @@ impl Config {
         if self.data.dir.as_os_str().is_empty() {
             return Err(ConfigError::Value { key: "data.dir", expected: "a directory", got: "\"\"".into() });
         }
-        let (door, bridge) = (&self.door, &self.bridge);
+        let (door, bridge, accounts) = (&self.door, &self.bridge, &self.accounts);
         for (key, expected, range, got) in [
             ("shutdown.drain_timeout_s", "1 to 600", 1..=600, self.shutdown.drain_timeout_s),
             ("tls.handshake_timeout_s", "1 to 60", 1..=60, self.tls.handshake_timeout_s),
@@ -296,6 +330,13 @@ impl Config {
             ("bridge.device_lag_bytes_max", "1 MiB to 1 TiB", 1 << 20..=1 << 40, bridge.device_lag_bytes_max),
             ("bridge.devices_max", "1 to 100", 1..=100, bridge.devices_max as u64),
             ("bridge.sessions_max", "1 to 1000", 1..=1000, bridge.sessions_max as u64),
+            ("accounts.token_ttl_s", "60 to 315360000", 60..=315_360_000, accounts.token_ttl_s),
+            ("accounts.registrations_per_min", "1 to 1000000", 1..=1_000_000, accounts.registrations_per_min.into()),
+            ("accounts.login_failures_per_min", "1 to 1000000", 1..=1_000_000, accounts.login_failures_per_min.into()),
+            ("accounts.renewals_per_min", "1 to 1000000", 1..=1_000_000, accounts.renewals_per_min.into()),
+            ("accounts.hashes_at_a_time", "1 to 64", 1..=64, accounts.hashes_at_a_time as u64),
+            ("webhooks.posts_at_a_time", "1 to 10000", 1..=10_000, self.webhooks.posts_at_a_time as u64),
+            ("webhooks.timeout_s", "1 to 300", 1..=300, self.webhooks.timeout_s),
         ] {
             if !range.contains(&got) {
                 return Err(ConfigError::Value { key, expected, got: got.to_string() });
@@ -304,6 +345,7 @@ impl Config {
         self.media.check()?;
         self.check_tls()?;
         self.check_anonymous()?;
+        self.check_registration()?;
         if let Some(got) = self.http.allowed_origins.iter().find(|origin| !is_origin(origin)) {
             let expected = "origins as \"https://chat.example.com\", without a path";
             return Err(ConfigError::Value { key: "http.allowed_origins", expected, got: format!("{got:?}") });
@@ -337,6 +379,26 @@ impl Config {
         };
         let expected = "a PEM file (`natter cert` makes one for development)";
         Err(ConfigError::Value { key, expected, got: format!("none, though {has}") })
+    }
+
+    /// Everybody may register only where nobody comes from outside, unless that is said too.
+    fn check_registration(&self) -> Result<(), ConfigError> {
+        if self.accounts.registration == Registration::Closed || self.accounts.registration_in_public {
+            return Ok(());
+        }
+        let listeners = [("http", Some(self.listen.http)), ("https", self.listen.https)];
+        for (name, address) in listeners {
+            if let Some(address) = address
+                && !address.ip().to_canonical().is_loopback()
+            {
+                return Err(ConfigError::Value {
+                    key: "accounts.registration",
+                    expected: "\"closed\", loopback addresses only in listen.http and https, or accounts.registration_in_public = true",
+                    got: format!("\"open\", though listen.{name} is {address}"),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Who shows nothing is somebody only where nobody comes from outside.
@@ -415,6 +477,12 @@ impl Config {
         natter_bridge::Config { path, limits }
     }
 
+    /// What posts to webhooks is told.
+    pub(crate) fn webhooks(&self) -> natter_bridge::webhook::Settings {
+        let Webhooks { private_addresses, posts_at_a_time, timeout_s } = self.webhooks;
+        natter_bridge::webhook::Settings { private_addresses, posts_at_a_time, timeout: Duration::from_secs(timeout_s) }
+    }
+
     /// How long a stop waits for connections and requests.
     pub(crate) fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.shutdown.drain_timeout_s)
@@ -490,6 +558,16 @@ mod tests {
         let config = load(None, &[], &Flags::default()).unwrap();
         let Config { door, bridge, media, .. } = config.clone();
         let expected = Config {
+            accounts: Accounts {
+                registration: Registration::Closed,
+                registration_in_public: false,
+                registrations_per_min: 10,
+                token_ttl_s: 7 * 86_400,
+                login_failures_per_min: 60,
+                renewals_per_min: 30,
+                hashes_at_a_time: 2,
+            },
+            webhooks: Webhooks { private_addresses: false, posts_at_a_time: 64, timeout_s: 10 },
             door,
             bridge,
             media,
@@ -634,6 +712,22 @@ mod tests {
         // A flag that makes a listener public counts as well.
         let flags = Flags { mqtt: Some("0.0.0.0:1883".parse().unwrap()), ..Flags::default() };
         assert!(load(Some(&anonymous("")), &[], &flags).unwrap_err().contains("listen.mqtt is 0.0.0.0:1883"));
+    }
+
+    #[test]
+    fn registration_is_open_in_public_only_if_that_is_said() {
+        let open = "[accounts]\nregistration = \"open\"\n";
+        assert!(load(Some(open), &[], &Flags::default()).is_ok());
+        let public = [("NATTER__LISTEN__HTTP", "0.0.0.0:8080")];
+        refused(
+            Some(open),
+            &public,
+            &["accounts.registration", "registration_in_public", "listen.http is 0.0.0.0:8080"],
+        );
+        let said = format!("{open}registration_in_public = true\n");
+        assert!(load(Some(&said), &public, &Flags::default()).is_ok());
+        refused(Some("[accounts]\nregistration = \"ajar\"\n"), &[], &["registration", "ajar"]);
+        assert_eq!(load(None, &[], &Flags::default()).unwrap().accounts.registration, Registration::Closed);
     }
 
     #[test]

@@ -1,14 +1,20 @@
-//! The desk: adds users and issues tokens, from a running server's bridge or from a store that nobody else has open.
+//! The desk: adds users, sets passwords, keeps users out, issues and revokes tokens, from a running server's bridge or from a store that nobody else has open.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use natter_bridge::change::Secret;
+use natter_bridge::webhook::Webhooks;
 use natter_bridge::{Bridge, Handle};
+use natter_protocol::accounts::Revocation;
 use natter_protocol::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use crate::accounts::TokenAccounts;
 use crate::keys::OwnKey;
-use crate::token;
+use crate::password::{Hasher, Password};
+use crate::token::{self, Verifier};
 
 /// What can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +40,20 @@ pub(crate) enum Request {
         /// For how many seconds.
         ttl_s: u64,
     },
+    /// Gives a user another password; his tokens end.
+    SetPassword {
+        /// Whom.
+        user: UserId,
+        /// The new one.
+        password: Password,
+    },
+    /// Keeps a user out, or lets him in again.
+    SetDisabled {
+        /// Whom.
+        user: UserId,
+        /// Whether he is kept out.
+        disabled: bool,
+    },
 }
 
 /// What comes of it.
@@ -56,6 +76,8 @@ pub(crate) enum Answer {
         /// The JWT.
         token: String,
     },
+    /// It was done.
+    Done,
     /// There is no such user.
     UnknownUser,
     /// It was not done.
@@ -69,6 +91,9 @@ pub(crate) enum Answer {
 pub(crate) struct Desk {
     pub(crate) bridge: Handle,
     pub(crate) key: OwnKey,
+    pub(crate) tokens: Arc<TokenAccounts>,
+    pub(crate) hasher: Hasher,
+    pub(crate) webhooks: Webhooks,
 }
 
 impl Desk {
@@ -78,11 +103,55 @@ impl Desk {
             Request::AddUser { user } => added(self.bridge.add_user(user).await),
             Request::AddUsers { users } => self.add_users(users).await,
             Request::IssueToken { user, device, ttl_s } => match self.bridge.has_user(user.clone()).await {
-                Ok(true) => issue(&self.key, &user, device.as_ref(), ttl_s),
+                Ok(true) => {
+                    let now = self.tokens.issue_at(&user, device.as_ref(), unix_secs());
+                    issue(&self.key, &user, device.as_ref(), ttl_s, now)
+                }
                 Ok(false) => Answer::UnknownUser,
                 Err(error) => failed(&error),
             },
+            Request::SetPassword { user, password } => {
+                if let Err(reason) = password.check() {
+                    return Answer::Failed { reason };
+                }
+                match self.hasher.hash(password).await {
+                    Ok(hash) => done(self.set_password(user, hash).await),
+                    Err(error) => failed(&error),
+                }
+            }
+            Request::SetDisabled { user, disabled } => done(self.set_disabled(user, disabled).await),
         }
+    }
+
+    /// Gives a user another password; every token that was issued up to now ends. `false`: there is no such user.
+    pub(crate) async fn set_password(&self, user: UserId, hash: Secret) -> Result<bool, natter_bridge::Error> {
+        let before = self.tokens.end_before(&user, unix_secs());
+        let is_known = self.bridge.set_password(user.clone(), Some(hash), before).await?;
+        if is_known {
+            self.tokens.revoke(&Revocation::User { user, before });
+        }
+        Ok(is_known)
+    }
+
+    /// Keeps a user out, and every token that was issued up to now ends; or lets him in again. `false`: there is no such user.
+    pub(crate) async fn set_disabled(&self, user: UserId, disabled: bool) -> Result<bool, natter_bridge::Error> {
+        let before = self.tokens.end_before(&user, unix_secs());
+        let is_known = self.bridge.set_disabled(user.clone(), disabled, before).await?;
+        if is_known {
+            if disabled {
+                self.tokens.revoke(&Revocation::User { user: user.clone(), before });
+            }
+            self.tokens.set_disabled(&user, disabled);
+            self.webhooks.look_again().await?;
+        }
+        Ok(is_known)
+    }
+
+    /// Ends what `revocation` covers, and the connections with it.
+    pub(crate) async fn revoke(&self, revocation: Revocation) -> Result<(), natter_bridge::Error> {
+        self.bridge.revoke(revocation.clone()).await?;
+        self.tokens.revoke(&revocation);
+        Ok(())
     }
 
     /// Asks for all of them before it waits for any, so that they share commits.
@@ -99,15 +168,36 @@ impl Desk {
 
 /// Does what is asked, on a store that only the caller has open.
 pub(crate) fn answer_alone(bridge: &mut Bridge, key: &OwnKey, request: &Request) -> Answer {
+    let tokens = TokenAccounts::new(Verifier::new(Vec::new()), &bridge.revocations(), Vec::new());
     match request {
         Request::AddUser { user } => added(bridge.add_user(user)),
         Request::AddUsers { users } => added_some(users.iter().map(|user| bridge.add_user(user))),
         Request::IssueToken { user, device, ttl_s } => match bridge.has_user(user) {
-            Ok(true) => issue(key, user, device.as_ref(), *ttl_s),
+            Ok(true) => issue(key, user, device.as_ref(), *ttl_s, tokens.issue_at(user, device.as_ref(), unix_secs())),
             Ok(false) => Answer::UnknownUser,
             Err(error) => failed(&error),
         },
+        Request::SetPassword { user, password } => match password.check().and_then(|()| password.hash()) {
+            Ok(hash) => done(bridge.set_password(user, Some(hash), tokens.end_before(user, unix_secs()))),
+            Err(reason) => Answer::Failed { reason },
+        },
+        Request::SetDisabled { user, disabled } => {
+            done(bridge.set_disabled(user, *disabled, tokens.end_before(user, unix_secs())))
+        }
     }
+}
+
+fn done(outcome: Result<bool, natter_bridge::Error>) -> Answer {
+    match outcome {
+        Ok(true) => Answer::Done,
+        Ok(false) => Answer::UnknownUser,
+        Err(error) => failed(&error),
+    }
+}
+
+/// What time it is, in Unix seconds.
+pub(crate) fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn added(outcome: Result<bool, natter_bridge::Error>) -> Answer {
@@ -128,8 +218,7 @@ fn added_some(mut outcomes: impl Iterator<Item = Result<bool, natter_bridge::Err
     }
 }
 
-fn issue(key: &OwnKey, user: &UserId, device: Option<&DeviceId>, ttl_s: u64) -> Answer {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+fn issue(key: &OwnKey, user: &UserId, device: Option<&DeviceId>, ttl_s: u64, now: u64) -> Answer {
     match token::issue(&key.signing, user, device, Duration::from_secs(ttl_s), now) {
         Ok(token) => Answer::Token { token },
         Err(error) => failed(&error),

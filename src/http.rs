@@ -1,5 +1,7 @@
 //! The public HTTP listener: what the bridge serves, the WebSocket of the door, and a word about it all.
 
+pub(crate) mod accounts;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,9 +26,9 @@ const ABOUT: &str = concat!(
 );
 
 /// The routes of the public listener.
-pub(crate) fn router(gate: Gate, api: Api) -> Router {
+pub(crate) fn router(gate: Gate, api: Api, more: Routes) -> Router {
     let own = Router::new().route("/", get(|| async { ABOUT })).route("/mqtt", get(websocket::mqtt).with_state(gate));
-    with_problems(own.merge(natter_bridge::http::router(api, Routes::default())))
+    with_problems(own.merge(natter_bridge::http::router(api, more)))
 }
 
 /// The door's count of failed authentications, for HTTP: an address has one for both.

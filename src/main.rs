@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admin;
+mod brake;
 mod cert;
 mod check;
 mod cli;
@@ -13,6 +14,7 @@ mod http;
 mod keys;
 mod limits;
 mod listener;
+mod password;
 mod serve;
 mod tls;
 mod token;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use natter_bridge::http::Api;
+use natter_bridge::http::{Api, Routes};
 use natter_bridge::media::Media;
 use natter_bridge::store::background::Check;
+use natter_bridge::webhook::{self, Webhooks};
 use natter_bridge::{Bridge, Running};
 use natter_broker::Door;
 use natter_protocol::accounts::Accounts;
@@ -29,6 +30,7 @@ use crate::desk::Desk;
 use crate::http::DoorBrake;
 use crate::keys::{self, OwnKey};
 use crate::listener::HttpServer;
+use crate::password::Hasher;
 use crate::tls::Tls;
 use crate::token::Verifier;
 use crate::websocket::Gate;
@@ -130,6 +132,7 @@ struct Server {
     http: HttpServer,
     https: Option<HttpServer>,
     admin: HttpServer,
+    webhooks: Webhooks,
     control_stop: CancellationToken,
     control: JoinHandle<()>,
     door: Arc<Door>,
@@ -166,7 +169,9 @@ impl Server {
         let store = config.bridge(dir.database());
         let bridge = spawn_blocking(|| Bridge::open(store)).await??;
         let boot = bridge.boot();
-        let accounts: Arc<dyn Accounts> = Arc::new(TokenAccounts::new(Verifier::new(trusted), &bridge.revocations()));
+        let tokens = TokenAccounts::new(Verifier::new(trusted), &bridge.revocations(), bridge.disabled());
+        let tokens = Arc::new(tokens);
+        let accounts: Arc<dyn Accounts> = Arc::clone(&tokens) as _;
         let ends = spawn_blocking(natter_broker::start_router).await?.context("router")?;
         let bridge = bridge.start(ends.bridge.sender, ends.bridge.receiver).context("bridge")?;
         health.bridge_is_up(bridge.handle.clone());
@@ -180,10 +185,16 @@ impl Server {
         health.door_is_up(&door);
 
         let gate = Gate { door: Arc::downgrade(&door), origins: config.http.allowed_origins.clone().into() };
+        let webhooks = Webhooks::start(bridge.handle.clone(), config.webhooks()).await.context("webhooks")?;
+        let hasher = Hasher::new(config.accounts.hashes_at_a_time);
+        let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key, tokens, hasher, webhooks: webhooks.clone() });
         let brake = Arc::new(DoorBrake(door.addresses()));
+        let own = http::accounts::Accounts::new(Arc::clone(&desk), &config.accounts, door.addresses());
+        let more = http::accounts::add_to(webhook_routes(webhooks.clone()), &own);
         let media = Media::open(bridge.handle.clone(), config.media.for_bridge(dir.path()), config.media.limits())?;
         let sweeper = tokio::spawn(media.clone().keep_swept());
-        let router = http::router(gate, Api { bridge: bridge.handle.clone(), accounts, brake, media });
+        let api = Api { bridge: bridge.handle.clone(), accounts, brake, media };
+        let router = http::router(gate, api, more);
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;
         if let Some(tls) = &tls {
@@ -198,7 +209,6 @@ impl Server {
         reload_on_hangup(hangup, tls);
         let socket = Control::bind(dir.socket()?).context("control socket")?;
         let control_stop = CancellationToken::new();
-        let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key });
         let control = tokio::spawn(socket.run(desk, control_stop.clone()));
         tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %dir.path().display(), boot, "started");
         Ok(Self {
@@ -208,6 +218,7 @@ impl Server {
             http,
             https,
             admin,
+            webhooks,
             control_stop,
             control,
             door,
@@ -251,6 +262,7 @@ impl Server {
         if timeout(time + DOOR_GRACE, clients).await.is_err() {
             tracing::warn!(seconds = time.as_secs(), "some clients did not leave in time: they are cut");
         }
+        self.webhooks.stop().await;
         let outcome = self.bridge.stop().await;
         if timeout(Duration::from_secs(1), self.admin.drain()).await.is_err() {
             tracing::debug!("admin requests did not end in time");
@@ -262,6 +274,11 @@ impl Server {
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The routes of the webhooks.
+fn webhook_routes(webhooks: Webhooks) -> Routes {
+    Routes { with_token: webhook::router(webhooks), ..Routes::default() }
 }
 
 async fn drain_door(mut door: Arc<Door>) {

@@ -31,6 +31,21 @@ pub(crate) fn issue(
     ttl: Duration,
     now: u64,
 ) -> Result<String, Error> {
+    issue_for(key, user, device, None, ttl, now)
+}
+
+/// As [`issue`], for the words of `scope` only, if there are some.
+///
+/// # Errors
+/// As [`issue`].
+pub(crate) fn issue_for(
+    key: &EncodingKey,
+    user: &UserId,
+    device: Option<&DeviceId>,
+    scope: Option<&str>,
+    ttl: Duration,
+    now: u64,
+) -> Result<String, Error> {
     #[derive(Serialize)]
     struct Claims<'a> {
         sub: &'a UserId,
@@ -40,9 +55,11 @@ pub(crate) fn issue(
         jti: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         device: Option<&'a DeviceId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scope: Option<&'a str>,
     }
     let exp = now.saturating_add(ttl.as_secs());
-    let claims = Claims { sub: user, aud: AUDIENCE, iat: now, exp, jti: Uuid::now_v7().to_string(), device };
+    let claims = Claims { sub: user, aud: AUDIENCE, iat: now, exp, jti: Uuid::now_v7().to_string(), device, scope };
     encode(&Header::new(Algorithm::EdDSA), &claims, key)
 }
 
@@ -51,7 +68,10 @@ pub(crate) fn issue(
 pub(crate) struct Verified {
     /// What it allows.
     pub(crate) grant: Grant,
-    scope: Option<String>,
+    /// What it is for; `None`: everything.
+    pub(crate) scope: Option<String>,
+    /// It was signed here, not by an issuer that is trusted.
+    pub(crate) is_own: bool,
 }
 
 impl Verified {
@@ -85,7 +105,7 @@ struct Claims {
 }
 
 impl Verifier {
-    /// Takes the keys, each with the algorithm that it is pinned to.
+    /// Takes the keys, each with the algorithm that it is pinned to; the first one is our own.
     pub(crate) fn new(keys: Vec<TrustedKey>) -> Self {
         let with_validation = |key: TrustedKey| {
             let mut validation = Validation::new(key.algorithm);
@@ -127,9 +147,10 @@ impl Verifier {
             (Some(ours), Some(theirs)) => ours == theirs,
             _ => true,
         };
-        let candidates = self.keys.iter().filter(|(key, _)| key.algorithm == header.alg && fits(key));
-        let claims =
-            candidates.filter_map(|(key, validation)| claims(token, &key.key, validation)).next().ok_or(Denied::Bad)?;
+        let candidates = self.keys.iter().enumerate().filter(|(_, (key, _))| key.algorithm == header.alg && fits(key));
+        let mut good =
+            candidates.filter_map(|(index, (key, validation))| Some((index, claims(token, &key.key, validation)?)));
+        let (index, claims) = good.next().ok_or(Denied::Bad)?;
         if claims.exp <= now {
             return Err(Denied::Expired);
         }
@@ -138,7 +159,11 @@ impl Verifier {
             return Err(Denied::Bad);
         }
         let Claims { sub, exp, iat, jti, scope, device, nbf: _ } = claims;
-        Ok(Verified { grant: Grant { user: sub, device, expires_at: exp, jti, issued_at: iat }, scope })
+        Ok(Verified {
+            grant: Grant { user: sub, device, expires_at: exp, jti, issued_at: iat },
+            scope,
+            is_own: index == 0,
+        })
     }
 }
 

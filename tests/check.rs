@@ -131,6 +131,15 @@ fn every_kind_of_damage_has_its_line() {
         ),
         ("INSERT INTO devices (user, device, cursor, active_at) VALUES ('bob', '!', 0, 0)", "\"!\": not a name"),
         ("INSERT INTO kept VALUES ('bob', 'nowhere', 1, 9)", "a kept message is there: bob nowhere/1"),
+        (
+            "INSERT INTO accounts VALUES ('carol', NULL, 1)",
+            "an account has its user and a password of a known form: carol",
+        ),
+        (
+            "INSERT INTO accounts VALUES ('bob', 'hunter2', 0)",
+            "an account has its user and a password of a known form: bob",
+        ),
+        ("INSERT INTO webhooks VALUES ('carol', 'webhook', '', '', '')", "a webhook has its user: carol/webhook"),
         ("INSERT INTO journal SELECT 0, value + 1, x'09' FROM meta WHERE key = 'settled:0'", "got layout 9"),
         (
             "INSERT INTO journal SELECT 0, value + 3, x'0100' FROM meta WHERE key = 'settled:0'",

@@ -20,6 +20,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use common::TestServer;
+use common::interop::installed;
 use common::tls::Certificate;
 use serde_json::{Value, json};
 
@@ -97,22 +98,6 @@ fn server(certificate: &Certificate) -> TestServer {
 
 fn source(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(file)
-}
-
-/// A file of what `tests/interop/setup.sh` makes. `None`, said aloud, when it is not there; with `NATTER_TEST_ALL=1` it is made.
-fn installed(file: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop").join(file);
-    if std::env::var_os("NATTER_TEST_ALL").is_some() {
-        let setup = Command::new(source("setup.sh")).status().expect("tests/interop/setup.sh");
-        assert!(setup.success(), "tests/interop/setup.sh: {setup}; it needs python3 with venv, node and npm");
-    } else if !path.exists() {
-        eprintln!(
-            "SKIPPED: {} is missing; tests/interop/setup.sh makes it (python3 with venv, node, npm)",
-            path.display()
-        );
-        return None;
-    }
-    Some(path)
 }
 
 /// Plays every case with the library that `command` runs.

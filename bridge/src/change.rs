@@ -379,6 +379,29 @@ pub enum Change {
     },
     /// A token, a device's or a user's tokens are not accepted any more.
     Revoked(Revoked),
+    /// A user's password is this from now on.
+    Password {
+        /// Whose.
+        user: UserId,
+        /// Its hash, as a PHC string; `None`: there is none any more.
+        hash: Option<Secret>,
+    },
+    /// A user may not come in any more, or may again.
+    Disabled {
+        /// Who.
+        user: UserId,
+        /// Whether he may not.
+        disabled: bool,
+    },
+    /// What a device of the user gets is posted to a URL from now on.
+    Webhook {
+        /// Whose.
+        user: UserId,
+        /// Which device.
+        device: DeviceId,
+        /// Where to; `None`: it is not any more.
+        webhook: Option<Webhook>,
+    },
     /// There is such a file.
     Media(Box<MediaFile>),
     /// A file is kept longer.
@@ -397,6 +420,36 @@ pub enum Change {
         /// Whose.
         owner: UserId,
     },
+}
+
+/// A text that no log shows: the hash of a password, the key of a signature.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Where a webhook's entries go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Webhook {
+    /// The callback, checked when it was registered and at every connection.
+    pub url: String,
+    /// What the callback is asked for when it is registered.
+    pub verify_token: Secret,
+    /// The key of the bodies' signatures.
+    pub secret: Secret,
+}
+
+/// What an account is beside its inbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// The hash of the password, as a PHC string.
+    pub password: Option<Secret>,
+    /// Its user may not come in.
+    pub disabled: bool,
 }
 
 /// A revocation, as stored.
@@ -458,7 +511,10 @@ impl Change {
             | Self::Kept { user, .. }
             | Self::Dropped { user, .. }
             | Self::Session { user, .. }
-            | Self::SessionGone { user, .. } => user.slot(),
+            | Self::SessionGone { user, .. }
+            | Self::Password { user, .. }
+            | Self::Disabled { user, .. }
+            | Self::Webhook { user, .. } => user.slot(),
             Self::Revoked(revoked) => revoked.user().slot(),
             Self::Media(file) => file.owner.slot(),
             Self::MediaKept { owner, .. } | Self::MediaGone { owner, .. } => owner.slot(),
@@ -524,11 +580,17 @@ mod tests {
                 grant: None,
                 places: vec![Place { user: bob.clone(), seq: 1, offset: 170, only: None, except: None }],
             },
-            Change::Mark { chat, member: bob, tick: Tick::Delivered, n: 1 },
+            Change::Mark { chat, member: bob.clone(), tick: Tick::Delivered, n: 1 },
+            Change::Password { user: bob.clone(), hash: Some(Secret("$argon2id$..".into())) },
+            Change::Disabled { user: bob.clone(), disabled: true },
+            Change::Webhook { user: bob, device: DeviceId::parse("webhook").unwrap(), webhook: None },
         ];
-        let row = encode(&changes).unwrap();
-        assert_eq!(decode(&row), Ok(changes));
+        let mut row = encode(&changes).unwrap();
+        assert_eq!(decode(&row), Ok(changes.clone()));
         assert!(decode(&row[..row.len() - 1]).is_err());
         assert!(decode(&[9, 0]).is_err() && decode(&[]).is_err());
+        assert!(!format!("{changes:?}").contains("argon2id"), "no log has the hash of a password");
+        row[0] = LAYOUT_BEFORE;
+        assert!(decode(&row).is_ok(), "an update over a journal that was left by a kill");
     }
 }

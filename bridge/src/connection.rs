@@ -285,10 +285,14 @@ impl<S: Store> Engine<S> {
         let now = self.now.server_secs;
         let read: Vec<DeviceId> =
             self.readers.get(user).into_iter().flatten().map(|reader| reader.device.clone()).collect();
+        let all = self.state.webhooks.keys();
+        let webhooks: Vec<DeviceId> = all.filter(|(of, _)| of == user).map(|(_, device)| device.clone()).collect();
         let devices = &self.state.user(user)?.devices;
         Ok(devices
             .iter()
             .filter(|(device, row)| !read.contains(device) && row.active_at + DEVICE_IDLE_SECS <= now)
+            // A webhook is never idle: what it has not got, it has not got for want of its receiver.
+            .filter(|(device, _)| !webhooks.contains(device))
             .min_by_key(|(_, row)| row.active_at)
             .map(|(device, row)| (device.clone(), row.position())))
     }

@@ -13,7 +13,8 @@ use natter_protocol::link::{Answer, Dialect, Down, Mode, Packet, Up, Window};
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry};
 
-use crate::change::{self, Change, Message, Revoked};
+use crate::account::{Ask, Told};
+use crate::change::{self, Change, Message, Revoked, Webhook};
 use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::inside::{Fetch, Page};
@@ -75,6 +76,8 @@ pub enum Request {
         /// Which message.
         n: N,
     },
+    /// Of an account. [`Reply::Account`] answers it.
+    Account(Ask),
     /// Asks about media.
     Media(Question),
 }
@@ -84,6 +87,8 @@ pub enum Request {
 pub enum Reply {
     /// Yes or no.
     Changed(bool),
+    /// Of an account.
+    Account(Told),
     /// To [`Request::Media`].
     Media(media::rules::Reply),
     /// Nothing was done.
@@ -295,7 +300,8 @@ impl<S: Store> Engine<S> {
             | Request::Fetch(_)
             | Request::Ack { .. }
             | Request::Kept { .. }
-            | Request::Media(_) => Ok(false),
+            | Request::Media(_)
+            | Request::Account(_) => Ok(false),
         }
     }
 
@@ -563,6 +569,18 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub fn revocations(&self) -> Vec<Revocation> {
         self.state.revoked.iter().cloned().map(Revocation::from).collect()
+    }
+
+    /// Every user who may not come in.
+    #[must_use]
+    pub fn disabled(&self) -> Vec<UserId> {
+        self.state.disabled.iter().cloned().collect()
+    }
+
+    /// Every webhook whose user may come in.
+    #[must_use]
+    pub fn webhooks(&self) -> Vec<(UserId, DeviceId, Webhook)> {
+        self.active_webhooks()
     }
 
     /// Refuses a publication for good: by reason code to those who can read it, by a committed `failed` to the others.

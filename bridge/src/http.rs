@@ -33,8 +33,9 @@ use natter_protocol::accounts::Accounts;
 use tower_service::Service as _;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use caller::{Brake, Caller};
+pub use caller::{Brake, Caller, token};
 pub use problem::Problem;
+pub(crate) use whatsapp::must_be_version;
 
 use crate::Handle;
 use crate::media::Media;

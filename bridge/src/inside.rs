@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use natter_protocol::error::{Kind, NotNow, Refusal};
+use natter_protocol::ids::WEBHOOK_DEVICE;
 use natter_protocol::link::Answer;
 use natter_protocol::outbox::{self, Item};
 use natter_protocol::{Chat, DeviceId, N, Seq, UserId, entry};
@@ -64,6 +65,7 @@ impl<S: Store> Engine<S> {
                 None => return Ok(()),
             },
             Request::Kept { user, chat, n } => Reply::Entry(self.kept_entry(&user, &chat, n)?),
+            Request::Account(ask) => Reply::Account(self.account(ask)?),
             Request::Media(question) => Reply::Media(self.media_question(question)?),
             other => Reply::Changed(self.handle_request(other)?),
         };
@@ -116,6 +118,12 @@ impl<S: Store> Engine<S> {
     fn fetch(&mut self, ticket: Ticket, fetch: Fetch) -> Result<Option<Reply>, StoreError> {
         let Fetch { user, device, after, limit } = fetch;
         self.add_user(&user)?;
+        // That device begins by a registration and ends with it.
+        let is_webhook = device.as_str() == WEBHOOK_DEVICE;
+        if is_webhook && !self.state.webhooks.contains_key(&(user.clone(), device.clone())) {
+            let details = format!("device: expected another name than {WEBHOOK_DEVICE}: {user} has no webhook");
+            return Ok(Some(self.ruled(Err(Refusal::new(Kind::NotAllowed, details)))));
+        }
         if !self.begin_device(&user, &device)? {
             let details = format!("device: expected at most {} of a user, got one more", self.limits.devices_max);
             return Ok(Some(self.ruled(Err(Refusal::new(Kind::Quota, details)))));
@@ -254,7 +262,12 @@ impl Request {
             Self::Publish { user, payload, .. } => Some((user, payload.len())),
             Self::Ack { user, .. } => Some((user, 0)),
             Self::Fetch(fetch) => Some((&fetch.user, 0)),
-            Self::AddUser(_) | Self::HasUser(_) | Self::Revoke(_) | Self::Kept { .. } | Self::Media(_) => None,
+            Self::AddUser(_)
+            | Self::HasUser(_)
+            | Self::Revoke(_)
+            | Self::Kept { .. }
+            | Self::Media(_)
+            | Self::Account(_) => None,
         }
     }
 }

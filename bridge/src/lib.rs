@@ -1,5 +1,7 @@
 //! The bridge: takes messages in, commits them, fans them out.
 //!
+//! - [`webhook`] what a device gets, posted to its user's backend
+//! - [`account`] passwords, users who may not come in, webhooks
 //! - [`engine`] the rules, event by event: the sender's part in `sender`, the recipient's in `recipient`, who comes and goes in
 //!   `connection`, what time takes away in `expiry`; [`reader`] is the window of one device
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
@@ -12,6 +14,7 @@
 //! Nothing leaves before its commit, by construction: what a batch has to say is handed out by [`engine::Engine::release`], and that
 //! comes after [`engine::Engine::commit`].
 
+pub mod account;
 pub mod change;
 pub mod chat_key;
 pub mod config;
@@ -33,6 +36,7 @@ pub mod state;
 pub mod stats;
 pub mod store;
 mod stuck;
+pub mod webhook;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -139,7 +143,7 @@ impl Bridge {
     /// # Errors
     /// When the commit fails.
     pub fn add_user(&mut self, user: &UserId) -> Result<bool, Error> {
-        self.ask(Request::AddUser(user.clone()))
+        changed(self.ask(Request::AddUser(user.clone()))?)
     }
 
     /// Whether there is such a user.
@@ -147,10 +151,10 @@ impl Bridge {
     /// # Errors
     /// When the store cannot be read.
     pub fn has_user(&mut self, user: &UserId) -> Result<bool, Error> {
-        self.ask(Request::HasUser(user.clone()))
+        changed(self.ask(Request::HasUser(user.clone()))?)
     }
 
-    fn ask(&mut self, request: Request) -> Result<bool, Error> {
+    fn ask(&mut self, request: Request) -> Result<Reply, Error> {
         let now = Now { server_secs: self.engine.server_secs(), unix_secs: 0 };
         self.engine.handle(Event::Request(0, request), now)?;
         self.engine.commit().map_err(|error| match error {
@@ -160,10 +164,9 @@ impl Bridge {
         let mut released = Released::default();
         self.engine.release(&mut Window::default(), &mut released)?;
         match released.replies.pop() {
-            Some((_, Reply::Changed(changed))) => Ok(changed),
             Some((_, Reply::NotNow(why))) => Err(why.into()),
-            // Adding, asking and revoking have no other replies.
-            Some(_) | None => Err(Error::Ended),
+            Some((_, reply)) => Ok(reply),
+            None => Err(Error::Ended),
         }
     }
 
@@ -325,10 +328,7 @@ impl Handle {
     }
 
     async fn ask(&self, request: Request) -> Result<bool, Error> {
-        match self.reply(request).await? {
-            Reply::Changed(changed) => Ok(changed),
-            _ => Err(Error::Ended),
-        }
+        changed(self.reply(request).await?)
     }
 
     async fn reply(&self, request: Request) -> Result<Reply, Error> {
@@ -349,6 +349,13 @@ impl Handle {
         })?;
         (self.bell)();
         Ok(())
+    }
+}
+
+fn changed(reply: Reply) -> Result<bool, Error> {
+    match reply {
+        Reply::Changed(changed) => Ok(changed),
+        _ => Err(Error::Ended),
     }
 }
 

@@ -81,6 +81,8 @@ struct Touched<'a> {
     members: BTreeSet<(&'a ChatKey, &'a UserId)>,
     rows: BTreeSet<(&'a UserId, Seq)>,
     sessions: BTreeSet<(&'a UserId, &'a str)>,
+    accounts: BTreeSet<&'a UserId>,
+    webhooks: BTreeSet<(&'a UserId, &'a DeviceId)>,
     media: BTreeSet<&'a MediaId>,
     accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
@@ -129,6 +131,12 @@ impl<'a> Touched<'a> {
             }
             Change::Session { user, client_id, .. } | Change::SessionGone { user, client_id } => {
                 self.sessions.insert((user, client_id));
+            }
+            Change::Password { user, .. } | Change::Disabled { user, .. } => {
+                self.accounts.insert(user);
+            }
+            Change::Webhook { user, device, .. } => {
+                self.webhooks.insert((user, device));
             }
             Change::Media(file) => {
                 self.media.insert(&file.id);
@@ -257,6 +265,13 @@ impl<S: Store> State<S> {
         for (user, client_id) in &touched.sessions {
             let session = self.session(user, client_id)?;
             settlement.sessions.push(((*user).clone(), (*client_id).to_owned(), session));
+        }
+        for id in touched.accounts {
+            settlement.accounts.push((id.clone(), self.account(id)?));
+        }
+        for (id, device) in touched.webhooks {
+            let webhook = self.webhooks.get(&(id.clone(), device.clone())).cloned();
+            settlement.webhooks.push((id.clone(), device.clone(), webhook));
         }
         for id in &touched.media {
             let file = self.media(id)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
-use crate::change::{Accepted, Change, Item, Message, Place, Revoked, Row, Session, Tick};
+use crate::change::{Accepted, Account, Change, Item, Message, Place, Revoked, Row, Session, Tick, Webhook};
 use crate::chat_key::ChatKey;
 use crate::media::row::{MediaFile, MediaUse};
 use crate::settle::Purge;
@@ -119,6 +119,10 @@ pub struct State<S> {
     pub store: S,
     /// Every revocation.
     pub revoked: Vec<Revoked>,
+    /// Every user that may not come in.
+    pub disabled: BTreeSet<UserId>,
+    /// Every webhook.
+    pub webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
     /// Changes by journal row, oldest first: committed, not settled.
     pub(crate) journal: VecDeque<(u64, Vec<Change>)>,
     /// The newest journal row that is settled, of those settled in this run.
@@ -130,6 +134,8 @@ pub struct State<S> {
     accepted: HashMap<MessageId, Vec<(UserId, Accepted)>>,
     sessions: HashMap<(UserId, String), (Option<Session>, u32)>,
     kept: HashMap<(UserId, ChatKey, N), Arc<Message>>,
+    /// Accounts that are not settled.
+    accounts: HashMap<UserId, (Account, u32)>,
     /// Files that are not settled, or not settled as being gone, each with how many changes say so.
     media: HashMap<MediaId, (Option<MediaFile>, u32)>,
     /// Who was sent a file by a message that is not settled: once a message.
@@ -145,6 +151,8 @@ impl<S: Store> State<S> {
         let mut state = Self {
             store,
             revoked: Vec::new(),
+            disabled: BTreeSet::new(),
+            webhooks: BTreeMap::new(),
             journal: VecDeque::new(),
             settled_no: 0,
             purge: Purge::default(),
@@ -153,6 +161,7 @@ impl<S: Store> State<S> {
             accepted: HashMap::new(),
             sessions: HashMap::new(),
             kept: HashMap::new(),
+            accounts: HashMap::new(),
             media: HashMap::new(),
             media_grants: HashMap::new(),
         };
@@ -172,9 +181,12 @@ impl<S: Store> State<S> {
         self.accepted.clear();
         self.sessions.clear();
         self.kept.clear();
+        self.accounts.clear();
         self.media.clear();
         self.media_grants.clear();
         self.revoked = self.store.revoked()?;
+        self.disabled = self.store.disabled()?.into_iter().collect();
+        self.webhooks = self.store.webhooks()?.into_iter().map(|(user, device, row)| ((user, device), row)).collect();
         self.settled_no = self.store.next_no(log)? - 1;
         for (no, row) in self.store.journal(log)? {
             self.settled_no = self.settled_no.min(no - 1);
@@ -319,6 +331,17 @@ impl<S: Store> State<S> {
         match self.kept.get(&(user.clone(), chat.clone(), n)) {
             Some(message) => Ok(Some(Arc::clone(message))),
             None => self.store.kept(user, chat, n),
+        }
+    }
+
+    /// What an account is beside its inbox; that of a user who has nothing of it, or is not there, is empty.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn account(&mut self, user: &UserId) -> Result<Account, StoreError> {
+        match self.accounts.get(user) {
+            Some((account, _)) => Ok(account.clone()),
+            None => self.store.account(user),
         }
     }
 
@@ -556,6 +579,22 @@ impl<S: Store> State<S> {
                     self.revoked.push(revoked.clone());
                 }
             }
+            Change::Password { user, hash } => self.change_account(user, |account| account.password = hash.clone())?,
+            Change::Disabled { user, disabled } => {
+                if *disabled {
+                    self.disabled.insert(user.clone());
+                } else {
+                    self.disabled.remove(user);
+                }
+                self.change_account(user, |account| account.disabled = *disabled)?;
+            }
+            Change::Webhook { user, device, webhook } => {
+                let key = (user.clone(), device.clone());
+                match webhook {
+                    Some(webhook) => self.webhooks.insert(key, webhook.clone()),
+                    None => self.webhooks.remove(&key),
+                };
+            }
             Change::Media(file) => self.set_media(&file.id, Some(MediaFile::clone(file))),
             Change::MediaKept { id, owner: _, until } => {
                 let file = self.media(id)?.map(|file| MediaFile { until: file.until.max(*until), ..file });
@@ -563,6 +602,14 @@ impl<S: Store> State<S> {
             }
             Change::MediaGone { id, owner: _ } => self.set_media(id, None),
         }
+        Ok(())
+    }
+
+    fn change_account(&mut self, user: &UserId, change: impl FnOnce(&mut Account)) -> Result<(), StoreError> {
+        let account = self.account(user)?;
+        let slot = self.accounts.entry(user.clone()).or_insert((account, 0));
+        change(&mut slot.0);
+        slot.1 += 1;
         Ok(())
     }
 
@@ -615,6 +662,14 @@ impl<S: Store> State<S> {
                     *pins -= 1;
                     if *pins == 0 {
                         self.sessions.remove(&key);
+                    }
+                }
+            }
+            Change::Password { user, .. } | Change::Disabled { user, .. } => {
+                if let Some((_, pins)) = self.accounts.get_mut(user) {
+                    *pins -= 1;
+                    if *pins == 0 {
+                        self.accounts.remove(user);
                     }
                 }
             }
@@ -691,7 +746,10 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Media(_)
         | Change::MediaKept { .. }
         | Change::MediaGone { .. }
-        | Change::Revoked(_) => Vec::new(),
+        | Change::Revoked(_)
+        | Change::Password { .. }
+        | Change::Disabled { .. }
+        | Change::Webhook { .. } => Vec::new(),
     }
 }
 

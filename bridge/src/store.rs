@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
-use crate::change::{Accepted, Message, Revoked, Row, Session};
+use crate::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 
@@ -174,6 +174,10 @@ pub struct Settlement {
     pub grants: Vec<MediaGrant>,
     /// Revocations.
     pub revoked: Vec<Revoked>,
+    /// Accounts; an empty one takes the row away.
+    pub accounts: Vec<(UserId, Account)>,
+    /// Webhooks.
+    pub webhooks: Vec<(UserId, DeviceId, Option<Webhook>)>,
     /// Server second of the settlement.
     pub server_secs: u64,
     /// The last journal row this covers; it and all before it go.
@@ -339,6 +343,24 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError>;
+
+    /// What an account is beside its inbox; empty for a user who has nothing of it.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn account(&mut self, user: &UserId) -> Result<Account, StoreError>;
+
+    /// Every user that may not come in.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn disabled(&mut self) -> Result<Vec<UserId>, StoreError>;
+
+    /// Every webhook.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn webhooks(&mut self) -> Result<Vec<(UserId, DeviceId, Webhook)>, StoreError>;
 
     /// Server second of the last settlement.
     ///

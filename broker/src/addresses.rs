@@ -51,7 +51,8 @@ impl Addresses {
     }
 
     /// What `peer` counts as; `None` if it is not counted.
-    fn counted(&self, peer: SocketAddr) -> Option<IpAddr> {
+    #[must_use]
+    pub fn counted(&self, peer: SocketAddr) -> Option<IpAddr> {
         match peer.ip().to_canonical() {
             ip if ip.is_loopback() && !self.loopback_counts => None,
             IpAddr::V6(ip) => Some(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)))),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use natter_protocol::accounts::{Accounts, Denied, Grant, Scope};
 use natter_protocol::entry::assigned_client_id;
-use natter_protocol::ids::{ConnectionId, DeviceId, HTTP_DEVICE, UserId};
+use natter_protocol::ids::{ConnectionId, DeviceId, HTTP_DEVICE, UserId, WEBHOOK_DEVICE};
 use natter_protocol::link::{Dialect, Opening};
 use natter_protocol::outbox::PAYLOAD_BYTES_MAX;
 use natter_protocol::topic::{Topic, TopicKind};
@@ -134,7 +134,7 @@ pub(crate) fn own_device(topic: &str, kind: TopicKind, user: &UserId, bound: Opt
     let topic = Topic::parse(topic)?;
     let is_own = topic.user == *user
         && topic.kind == kind
-        && topic.device.as_str() != HTTP_DEVICE
+        && ![HTTP_DEVICE, WEBHOOK_DEVICE].contains(&topic.device.as_str())
         && bound.is_none_or(|bound| topic.device == *bound);
     is_own.then_some(topic.device)
 }

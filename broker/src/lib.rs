@@ -37,7 +37,7 @@ pub use addresses::{Addresses, Seat};
 pub use config::Config;
 pub use door::{Door, Place, limit_writes};
 pub use metrics::Stats;
-pub use rate::Rate;
+pub use rate::{Bucket, Rate};
 pub use router::{Ends, Link, start_router};
 pub use tls::{TlsAcceptor, TlsError};
 pub use validate::OVERSIZE_BYTES_MAX;

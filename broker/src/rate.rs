@@ -32,25 +32,25 @@ impl Rate {
 
 /// What is left of a [`Rate`].
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Bucket {
+pub struct Bucket {
     /// When it is full again; `None`: it was never used.
     full_at: Option<Instant>,
 }
 
 impl Bucket {
     /// An event has happened.
-    pub(crate) fn take(&mut self, rate: Rate, now: Instant) {
+    pub fn take(&mut self, rate: Rate, now: Instant) {
         self.full_at = Some(self.full_at.map_or(now, |at| at.max(now)) + rate.every);
     }
 
     /// How long the next event must wait; zero if it need not.
-    pub(crate) fn wait(&self, rate: Rate, now: Instant) -> Duration {
+    pub fn wait(&self, rate: Rate, now: Instant) -> Duration {
         let missing = self.full_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         missing.saturating_sub(rate.every * (rate.burst - 1))
     }
 
     /// Takes an event if it need not wait; whether it did.
-    pub(crate) fn try_take(&mut self, rate: Rate, now: Instant) -> bool {
+    pub fn try_take(&mut self, rate: Rate, now: Instant) -> bool {
         let may = self.wait(rate, now).is_zero();
         if may {
             self.take(rate, now);
@@ -59,7 +59,7 @@ impl Bucket {
     }
 
     /// Whether it is as good as a new one.
-    pub(crate) fn is_full(&self, now: Instant) -> bool {
+    pub fn is_full(&self, now: Instant) -> bool {
         self.full_at.is_none_or(|at| at <= now)
     }
 }

@@ -17,6 +17,8 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const SYSTEM_USER: &str = "system";
 /// The device name of the HTTP API; refused to MQTT clients.
 pub const HTTP_DEVICE: &str = "http";
+/// The device name of a user's webhook; refused to MQTT clients.
+pub const WEBHOOK_DEVICE: &str = "webhook";
 /// The chat that statuses are sent to.
 pub const STATUS_BROADCAST: &str = "status@broadcast";
 
@@ -178,6 +180,12 @@ impl DeviceId {
     #[must_use]
     pub fn http() -> Self {
         Self(Arc::from(HTTP_DEVICE))
+    }
+
+    /// The device that a user's webhook is.
+    #[must_use]
+    pub fn webhook() -> Self {
+        Self(Arc::from(WEBHOOK_DEVICE))
     }
 }
 

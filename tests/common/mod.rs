@@ -15,6 +15,7 @@
 pub mod codec;
 pub mod device;
 pub mod http;
+pub mod interop;
 pub mod mosquitto;
 pub mod raw;
 pub mod rumqtt;

@@ -106,7 +106,10 @@ fn identify(api: &Api, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Resu
 }
 
 /// The token of a request. One place is enough, and the first that has one counts.
-fn token<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
+///
+/// # Errors
+/// 401 when it has none.
+pub fn token<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let bearer = value.to_str().ok().and_then(|value| value.split_once(' '));
         let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"));

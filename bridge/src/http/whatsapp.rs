@@ -102,7 +102,7 @@ pub(super) async fn cloud(
 }
 
 /// What follows `v` in a path of the Cloud API: two numbers and a dot between.
-pub(super) fn must_be_version(version: &str) -> Result<(), Problem> {
+pub(crate) fn must_be_version(version: &str) -> Result<(), Problem> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match version.split_once('.') {
         Some((major, minor)) if is_number(major) && is_number(minor) => Ok(()),

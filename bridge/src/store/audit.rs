@@ -51,7 +51,7 @@ struct Rule {
     breaks: &'static str,
 }
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 15] = [
     Rule {
         name: "an inbox row points to a message or carries an item",
         since_version: 1,
@@ -125,6 +125,17 @@ const RULES: [Rule; 13] = [
         name: "what a member has read was delivered",
         since_version: 1,
         breaks: "SELECT chat || ' ' || user FROM members WHERE read_n > delivered_n",
+    },
+    Rule {
+        name: "an account has its user and a password of a known form",
+        since_version: 3,
+        breaks: "SELECT user FROM accounts a WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.name = a.user)
+                 OR password NOT GLOB '$argon2*$*$*$*' OR (password IS NULL AND disabled = 0)",
+    },
+    Rule {
+        name: "a webhook has its user",
+        since_version: 3,
+        breaks: "SELECT user || '/' || device FROM webhooks w WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.name = w.user)",
     },
 ];
 

@@ -31,7 +31,7 @@ const OPS_A_LOOK: i32 = 1000;
 const FINDINGS_MAX: usize = 20;
 
 /// Every table, with its key.
-const TABLES: [(&str, &str); 14] = [
+const TABLES: [(&str, &str); 16] = [
     ("meta", "key"),
     ("journal", "log, no"),
     ("users", "name"),
@@ -46,6 +46,8 @@ const TABLES: [(&str, &str); 14] = [
     ("media", "id"),
     ("revoked", "user, kind, subject"),
     ("kept", "user, chat, n"),
+    ("accounts", "user"),
+    ("webhooks", "user, device"),
 ];
 
 /// What the check has to say so far, and how large the WAL is.

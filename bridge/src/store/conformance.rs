@@ -7,7 +7,7 @@ use natter_protocol::{Chat, DeviceId, MediaId, MessageId, Seq, UserId};
 use super::memory::Memory;
 use super::sqlite::Sqlite;
 use super::{Append, DeviceRow, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
-use crate::change::{Accepted, Gap, Item, Message, Revoked, Row, Session};
+use crate::change::{Accepted, Account, Gap, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::media::row::{MediaFile, MediaGrant, MediaKind, MediaUse};
 
@@ -87,6 +87,8 @@ suite!(
     a_kept_message_outlives_its_row_until_its_time_is_over,
     repeats_are_found_by_id_and_by_place,
     sweeps_go_around_a_little_at_a_time,
+    an_account_is_its_password_and_whether_its_user_may_come_in,
+    a_webhook_is_kept_until_it_is_taken_away,
     files_are_found_by_those_who_may_read_them_until_they_go,
 );
 
@@ -295,6 +297,49 @@ fn repeats_are_found_by_id_and_by_place(fixture: &mut impl Fixture) {
     let counts =
         [(0, 9), (1, 9), (3, 9), (0, 1)].map(|(after, limit)| store.count_of(&chat(), &alice, after, limit).unwrap());
     assert_eq!(counts, [2, 1, 0, 1]);
+}
+
+fn an_account_is_its_password_and_whether_its_user_may_come_in(fixture: &mut impl Fixture) {
+    let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
+    let hash = Some(Secret("$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA".into()));
+    let accounts = vec![
+        (alice.clone(), Account { password: hash.clone(), disabled: false }),
+        (bob.clone(), Account { password: None, disabled: true }),
+    ];
+    settle(fixture.store(), Settlement { accounts: accounts.clone(), ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    for (user, account) in accounts {
+        assert_eq!(store.account(&user).unwrap(), account);
+    }
+    assert_eq!(store.account(&carol).unwrap(), Account::default());
+    assert_eq!(store.disabled().unwrap(), [bob.clone()]);
+    let accounts = vec![(alice.clone(), Account { password: hash, disabled: true }), (bob.clone(), Account::default())];
+    settle(store, Settlement { accounts, ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    assert!(store.account(&alice).unwrap().password.is_some(), "who may not come in keeps his password");
+    assert_eq!(store.disabled().unwrap(), [alice]);
+    assert_eq!(store.account(&bob).unwrap(), Account::default());
+}
+
+fn a_webhook_is_kept_until_it_is_taken_away(fixture: &mut impl Fixture) {
+    let (alice, bob, hook) = (user("alice"), user("bob"), device("webhook"));
+    let webhook =
+        |url: &str| Webhook { url: url.into(), verify_token: Secret("vt".into()), secret: Secret("s".into()) };
+    let first = vec![
+        (alice.clone(), hook.clone(), Some(webhook("https://a.example/1"))),
+        (bob.clone(), hook.clone(), Some(webhook("https://b.example/"))),
+    ];
+    settle(fixture.store(), Settlement { webhooks: first, ..Settlement::default() });
+    let then = vec![
+        (alice.clone(), hook.clone(), Some(webhook("https://a.example/2"))),
+        (bob.clone(), hook.clone(), None),
+        (bob, device("other"), None),
+    ];
+    settle(fixture.store(), Settlement { webhooks: then, ..Settlement::default() });
+    fixture.reopen();
+    assert_eq!(fixture.store().webhooks().unwrap(), [(alice, hook, webhook("https://a.example/2"))]);
 }
 
 fn sweeps_go_around_a_little_at_a_time(fixture: &mut impl Fixture) {

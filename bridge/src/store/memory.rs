@@ -6,7 +6,7 @@ use std::sync::Arc;
 use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
-use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
+use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 
@@ -29,6 +29,8 @@ pub struct Memory {
     media: BTreeMap<MediaId, MediaFile>,
     grants: BTreeSet<MediaGrant>,
     revoked: Vec<Revoked>,
+    accounts: BTreeMap<UserId, Account>,
+    webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
     server_secs: u64,
 }
 
@@ -163,6 +165,20 @@ impl Store for Memory {
                 self.revoked.push(revoked.clone());
             }
         }
+        for (user, account) in &settlement.accounts {
+            if *account == Account::default() {
+                self.accounts.remove(user);
+            } else {
+                self.accounts.insert(user.clone(), account.clone());
+            }
+        }
+        for (user, device, webhook) in &settlement.webhooks {
+            let key = (user.clone(), device.clone());
+            match webhook {
+                Some(webhook) => self.webhooks.insert(key, webhook.clone()),
+                None => self.webhooks.remove(&key),
+            };
+        }
         self.server_secs = settlement.server_secs;
         self.settled.insert(log, settlement.upto);
         self.journal.retain(|(of, no), _| *of != log || *no > settlement.upto);
@@ -289,6 +305,20 @@ impl Store for Memory {
 
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {
         Ok(self.revoked.clone())
+    }
+
+    fn account(&mut self, user: &UserId) -> Result<Account, StoreError> {
+        Ok(self.accounts.get(user).cloned().unwrap_or_default())
+    }
+
+    fn disabled(&mut self) -> Result<Vec<UserId>, StoreError> {
+        let disabled = self.accounts.iter().filter(|(_, account)| account.disabled);
+        Ok(disabled.map(|(user, _)| user.clone()).collect())
+    }
+
+    fn webhooks(&mut self) -> Result<Vec<(UserId, DeviceId, Webhook)>, StoreError> {
+        let all = self.webhooks.iter();
+        Ok(all.map(|((user, device), webhook)| (user.clone(), device.clone(), webhook.clone())).collect())
     }
 
     fn server_secs(&mut self) -> Result<u64, StoreError> {

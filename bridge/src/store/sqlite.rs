@@ -16,7 +16,7 @@ use super::mark::{self, Found, MARKED_LOG, Mark};
 use super::media;
 use super::migrate::migrate;
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
-use crate::change::{Accepted, Item, Message, Revoked, Row, Session};
+use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::media::row::{MediaFile, MediaUse};
 
@@ -559,6 +559,37 @@ impl Store for Sqlite {
         .collect()
     }
 
+    fn account(&mut self, user: &UserId) -> Result<Account, StoreError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT password, disabled FROM accounts WHERE user = ?1")?;
+        let found = statement
+            .query_row([user.as_str()], |row| {
+                Ok(Account { password: row.get::<_, Option<String>>(0)?.map(Secret), disabled: row.get(1)? })
+            })
+            .optional()?;
+        Ok(found.unwrap_or_default())
+    }
+
+    fn disabled(&mut self) -> Result<Vec<UserId>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT user FROM accounts WHERE disabled = 1")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        rows.map(|name| named(&name?, UserId::parse)).collect()
+    }
+
+    fn webhooks(&mut self) -> Result<Vec<(UserId, DeviceId, Webhook)>, StoreError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT user, device, url, verify_token, secret FROM webhooks")?;
+        let rows = statement.query_map([], |row| {
+            let webhook = Webhook { url: row.get(2)?, verify_token: Secret(row.get(3)?), secret: Secret(row.get(4)?) };
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, webhook))
+        })?;
+        rows.map(|row| {
+            let (user, device, webhook) = row?;
+            Ok((named(&user, UserId::parse)?, named(&device, DeviceId::parse)?, webhook))
+        })
+        .collect()
+    }
+
     fn server_secs(&mut self) -> Result<u64, StoreError> {
         let mut statement = self.connection.prepare_cached("SELECT value FROM meta WHERE key = 'server_secs'")?;
         Ok(statement.query_row([], |row| unsigned(row, 0)).optional()?.unwrap_or(0))
@@ -733,12 +764,38 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
         )?
         .execute(params![revoked.user().as_str(), kind, subject, number(before)])?;
     }
+    write_accounts(t, settlement)?;
     t.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('server_secs', ?1)")?
         .execute([number(settlement.server_secs)])?;
     t.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('settled:' || ?1, ?2)")?
         .execute(params![log, number(settlement.upto)])?;
     t.prepare_cached("DELETE FROM journal WHERE log = ?1 AND no <= ?2")?
         .execute(params![log, number(settlement.upto)])?;
+    Ok(())
+}
+
+fn write_accounts(t: &Transaction<'_>, settlement: &Settlement) -> Result<(), StoreError> {
+    for (user, account) in &settlement.accounts {
+        if *account == Account::default() {
+            t.prepare_cached("DELETE FROM accounts WHERE user = ?1")?.execute([user.as_str()])?;
+        } else {
+            t.prepare_cached("INSERT OR REPLACE INTO accounts VALUES (?1, ?2, ?3)")?.execute(params![
+                user.as_str(),
+                account.password.as_ref().map(|hash| &hash.0),
+                account.disabled
+            ])?;
+        }
+    }
+    for (user, device, webhook) in &settlement.webhooks {
+        match webhook {
+            Some(Webhook { url, verify_token, secret }) => t
+                .prepare_cached("INSERT OR REPLACE INTO webhooks VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![user.as_str(), device.as_str(), url, verify_token.0, secret.0])?,
+            None => t
+                .prepare_cached("DELETE FROM webhooks WHERE user = ?1 AND device = ?2")?
+                .execute(params![user.as_str(), device.as_str()])?,
+        };
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use natter_bridge::change::{Accepted, Message, Revoked, Row, Session};
+use natter_bridge::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
@@ -57,6 +57,9 @@ impl Store for Fragile {
         session(user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError>;
         sessions(user: &UserId) -> Result<Vec<(String, Session)>, StoreError>;
         revoked() -> Result<Vec<Revoked>, StoreError>;
+        account(user: &UserId) -> Result<Account, StoreError>;
+        disabled() -> Result<Vec<UserId>, StoreError>;
+        webhooks() -> Result<Vec<(UserId, DeviceId, Webhook)>, StoreError>;
         count_of(chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError>;
         kept(user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError>;
         sweep_kept(limit: usize, now: u64) -> Result<(), StoreError>;
