@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use super::extract::{Names, Whole};
 use super::messages;
 use super::send::{Sent, Success, answer, command, send};
-use super::{Api, Caller, Problem, liberal};
+use super::{Api, Caller, Problem, liberal, link};
 
 /// Most names of one question.
 const CONTACTS_MAX: usize = 1000;
@@ -97,8 +97,26 @@ pub(super) async fn cloud(
         mark(api, caller, &body, None).await?;
         return Ok(Json(Success::YES).into_response());
     }
-    let (sent, _, _) = send(api, caller, headers, liberal::whatsapp(body)?).await?;
+    let (sent, _, _) = send_with_links(api, caller, headers, body).await?;
     Ok(Json(sent).into_response())
+}
+
+/// Sends a message, after its `link` has been fetched, if it has one and that is allowed.
+async fn send_with_links(
+    api: &Api,
+    caller: &Caller,
+    headers: &HeaderMap,
+    mut body: Map<String, Value>,
+) -> Result<(Sent, N, u64), Problem> {
+    let fetched = link::fetch(api, caller, &mut body).await?;
+    let sent = match liberal::whatsapp(body) {
+        Ok(draft) => send(api, caller, headers, draft).await,
+        Err(refusal) => Err(refusal.into()),
+    };
+    if sent.as_ref().is_err_and(|problem| problem.status().is_client_error()) {
+        link::undo(api, caller, fetched).await;
+    }
+    sent
 }
 
 /// What follows `v` in a path of the Cloud API: two numbers and a dot between.
@@ -158,7 +176,7 @@ async fn on_premises_message(
         mark(&api, &caller, &body, None).await?;
         return Ok(Json(Success::YES).into_response());
     }
-    let (sent, _, _) = send(&api, &caller, &headers, liberal::whatsapp(body)?).await?;
+    let (sent, _, _) = send_with_links(&api, &caller, &headers, body).await?;
     Ok(Json(sent.on_premises()).into_response())
 }
 
