@@ -41,6 +41,7 @@ pub(crate) use whatsapp::must_be_version;
 
 use crate::Handle;
 use crate::media::Media;
+use crate::webhook::Webhooks;
 
 /// Most bytes of a request's body, on routes that set no other limit: a payload of the outbox and what is written around it.
 pub const BODY_BYTES_MAX: usize = 128 * 1024;
@@ -52,6 +53,8 @@ pub struct Api {
     pub bridge: Handle,
     /// Who may call.
     pub accounts: Arc<dyn Accounts>,
+    /// What is posted to whom.
+    pub webhooks: Webhooks,
     /// What keeps an address from guessing tokens.
     pub brake: Arc<dyn Brake>,
     /// Files.

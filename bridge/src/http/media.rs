@@ -20,6 +20,7 @@ use crate::media::name::disposition;
 use crate::media::range::{Wanted, wanted};
 use crate::media::row::{MediaFile, MediaKind};
 use crate::media::signed::Ticket;
+use crate::webhook;
 
 /// How long a client may keep what it downloaded: files do not change.
 const CACHE_CONTROL: &str = "private, max-age=86400, immutable";
@@ -327,6 +328,8 @@ struct CloudInfo {
 struct CloudQuery {
     /// Only if the file is this user's: uploaded or received by him.
     phone_number_id: Option<String>,
+    /// `webhook_configuration`: in the place of a file, the caller's webhook; the path has his name then.
+    fields: Option<String>,
 }
 
 impl CloudQuery {
@@ -351,8 +354,11 @@ async fn cloud_info(
     Names((version, id)): Names<(String, String)>,
     Params(query): Params<CloudQuery>,
     request: Request,
-) -> Result<Json<CloudInfo>, Problem> {
+) -> Result<Response, Problem> {
     must_be_version(&version)?;
+    if query.fields.as_deref() == Some("webhook_configuration") {
+        return webhook::configuration(&api.webhooks, &caller, &id).await.map(IntoResponse::into_response);
+    }
     query.check(&caller)?;
     let file = readable(&api, &caller.user, &id).await?;
     let config = api.media.config();
@@ -362,14 +368,15 @@ async fn cloud_info(
         Some(url) => url.clone(),
         None => base_of(&request)?,
     };
-    Ok(Json(CloudInfo {
+    let info = Json(CloudInfo {
         messaging_product: "whatsapp",
         url: format!("{base}/v1/media/{}/content?{}", file.id, api.media.signer().query(&ticket)),
         mime_type: file.mime.clone(),
         sha256: file.sha256_hex(),
         file_size: file.size,
         id: file.id.to_string(),
-    }))
+    });
+    Ok(info.into_response())
 }
 
 /// Deletes a file, as the Cloud API does.
