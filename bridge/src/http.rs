@@ -35,7 +35,6 @@ use tower_service::Service as _;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use caller::{Brake, Caller, token};
-pub use inline::{InlineFile, InlineFiles};
 pub use problem::Problem;
 pub(crate) use whatsapp::must_be_version;
 
@@ -59,8 +58,6 @@ pub struct Api {
     pub brake: Arc<dyn Brake>,
     /// Files.
     pub media: Media,
-    /// What takes the files that come with messages, if media are kept.
-    pub files: Option<Arc<dyn InlineFiles>>,
 }
 
 impl Api {

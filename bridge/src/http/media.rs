@@ -237,7 +237,7 @@ async fn download(
 }
 
 /// Deletes a file, for everybody. For who uploaded it.
-#[utoipa::path(delete, path = "/v1/media/{id}", operation_id = "delete_file", tag = "media", params(("id" = String, Path, description = "The file's id.")),
+#[utoipa::path(delete, path = "/v1/media/{id}", operation_id = "delete_media", tag = "media", params(("id" = String, Path, description = "The file's id.")),
     responses(
         (status = 200, description = "It is gone.", body = Done),
         (status = 401, description = "No token, or not a good one.", body = Problem, content_type = "application/json"),
