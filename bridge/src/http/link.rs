@@ -4,63 +4,53 @@ use axum::http::{StatusCode, header};
 use http_body_util::BodyExt as _;
 use natter_protocol::MediaId;
 use natter_protocol::error::{Kind, Refusal};
-use natter_protocol::message::MessageType;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Api, Caller, Problem};
 use crate::media::kind::{Declared, too_large};
-use crate::media::row::MediaKind;
+use crate::media::row::{MediaFile, MediaKind};
 use crate::webhook::{Client, Settings, Target};
 
 /// Longest link, in bytes.
 const LINK_BYTES_MAX: usize = 2048;
 
-/// Fetches the file that a message names by `link`, and puts its id in the place of the link. Nothing is done to any other message, nor if
-/// no host is allowed: then such a message is refused where its parameters are read.
+/// Fetches the file that a message names by `link`. `None` for any other message, and if no host is allowed: then such a message is
+/// refused where its parameters are read.
 ///
 /// # Errors
 /// Why it cannot be had: 403 for a host that is not allowed, 400 for a link that leads to no file, 413 for one that is too large.
-pub(super) async fn fetch(
-    api: &Api,
-    caller: &Caller,
-    body: &mut Map<String, Value>,
-) -> Result<Option<MediaId>, Problem> {
+pub(super) async fn fetch(api: &Api, caller: &Caller, body: &Map<String, Value>) -> Result<Option<MediaFile>, Problem> {
     let allowed = &api.media.config().links;
-    let Some((name, kind)) = body.get("type").and_then(Value::as_str).and_then(|name| {
-        let kind = MediaKind::parse(MessageType::parse(name)?.as_str())?;
-        Some((name.to_owned(), kind))
-    }) else {
-        return Ok(None);
-    };
-    let Some(object) = body.get_mut(&name).and_then(Value::as_object_mut) else { return Ok(None) };
+    let Some(name) = body.get("type").and_then(Value::as_str) else { return Ok(None) };
+    let Some(kind) = MediaKind::parse(name) else { return Ok(None) };
+    let Some(object) = body.get(name).and_then(Value::as_object) else { return Ok(None) };
+    let Some(Value::String(link)) = object.get("link") else { return Ok(None) };
     if allowed.hosts.is_empty() || object.contains_key("id") {
         return Ok(None);
     }
-    let Some(Value::String(link)) = object.get("link") else { return Ok(None) };
-    let target = target(link, &allowed.hosts).map_err(|error| at(&name, error))?;
+    let target = target(link, &allowed.hosts).map_err(|refusal| at(name, refusal.into()))?;
     let deadline = Instant::now() + allowed.time_max;
     let fetched = timeout_at(deadline, file(api, caller, kind, &target)).await.unwrap_or_else(|_| {
-        let error = format!("expected the file within {} s, got no more of it", allowed.time_max.as_secs());
-        Err(Refusal::new(Kind::NoMedia, error).into())
+        let details = format!("expected the file within {} s, got no more of it", allowed.time_max.as_secs());
+        Err(Refusal::new(Kind::NoMedia, details).into())
     });
-    let id = fetched.map_err(|problem| problem.within(&format!("{name}.link")))?;
-    object.remove("link");
-    object.insert("id".into(), Value::from(id.to_string()));
-    Ok(Some(id))
+    fetched.map(Some).map_err(|problem| at(name, problem))
 }
 
-/// A message that is not sent leaves nothing of its file.
-pub(super) async fn undo(api: &Api, caller: &Caller, fetched: Option<MediaId>) {
-    if let Some(id) = fetched
-        && let Err(error) = api.media.delete(&caller.user, &id).await
-    {
-        tracing::debug!(%id, %error, "media: the file of a message that was not sent stays until it expires");
+/// The message with the id of what was fetched in the place of its link.
+pub(super) fn replaced(body: &Map<String, Value>, id: &MediaId) -> Map<String, Value> {
+    let mut body = body.clone();
+    let name = body.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if let Some(object) = body.get_mut(&name).and_then(Value::as_object_mut) {
+        object.remove("link");
+        object.insert("id".into(), Value::from(id.as_str()));
     }
+    body
 }
 
-fn at(name: &str, refusal: Refusal) -> Problem {
-    Problem::from(refusal).within(&format!("{name}.link"))
+fn at(name: &str, problem: Problem) -> Problem {
+    problem.within(&format!("{name}.link"))
 }
 
 fn target(link: &str, hosts: &[String]) -> Result<Target, Refusal> {
@@ -83,7 +73,7 @@ fn own_words(error: &str) -> String {
     error.replace("webhooks.private_addresses", "media.link_private_addresses")
 }
 
-async fn file(api: &Api, caller: &Caller, kind: MediaKind, target: &Target) -> Result<MediaId, Problem> {
+async fn file(api: &Api, caller: &Caller, kind: MediaKind, target: &Target) -> Result<MediaFile, Problem> {
     let allowed = &api.media.config().links;
     let unreachable = |error: String| Problem::from(Refusal::new(Kind::NoMedia, own_words(&error)));
     let settings =
@@ -110,7 +100,8 @@ async fn file(api: &Api, caller: &Caller, kind: MediaKind, target: &Target) -> R
             upload.write(bytes).await?;
         }
     }
-    Ok(upload.finish(&said, target.file_name()).await?.id)
+    // A repeat finds it by its name.
+    Ok(upload.finish(&said, Some(target.file_name().unwrap_or(target.host()))).await?)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use super::extract::{Names, Whole};
 use super::messages;
 use super::send::{Sent, Success, answer, command, send};
-use super::{Api, Caller, Problem, liberal, link};
+use super::{Api, Caller, Problem, inline, liberal, link};
 
 /// Most names of one question.
 const CONTACTS_MAX: usize = 1000;
@@ -106,17 +106,13 @@ async fn send_with_links(
     api: &Api,
     caller: &Caller,
     headers: &HeaderMap,
-    mut body: Map<String, Value>,
+    body: Map<String, Value>,
 ) -> Result<(Sent, N, u64), Problem> {
-    let fetched = link::fetch(api, caller, &mut body).await?;
-    let sent = match liberal::whatsapp(body) {
-        Ok(draft) => send(api, caller, headers, draft).await,
-        Err(refusal) => Err(refusal.into()),
-    };
-    if sent.as_ref().is_err_and(|problem| problem.status().is_client_error()) {
-        link::undo(api, caller, fetched).await;
+    let sending = async |body| send(api, caller, headers, liberal::whatsapp(body)?).await;
+    match link::fetch(api, caller, &body).await? {
+        None => sending(body).await,
+        Some(file) => inline::send_file(api, caller, &file, |id| Ok(link::replaced(&body, id)), sending).await,
     }
-    sent
 }
 
 /// What follows `v` in a path of the Cloud API: two numbers and a dot between.
