@@ -60,26 +60,42 @@ where
     F: Future<Output = Result<T, Problem>>,
 {
     let Some(file) = &form.file else { return send(parameters(form)?).await };
-    let body = parameters(form);
-    let sent = match &body {
-        Ok(body) => send(body.clone()).await,
-        Err(problem) => Err(problem.clone()),
+    let with = |id: &MediaId| {
+        let mut body = parameters(form)?;
+        put(&mut body, file, id);
+        Ok(body)
+    };
+    send_file(api, caller, file, with, send).await
+}
+
+/// As [`send`], of a message that is made `with` the id of its `file`.
+pub(super) async fn send_file<T, F>(
+    api: &Api,
+    caller: &Caller,
+    file: &MediaFile,
+    with: impl Fn(&MediaId) -> Result<Map<String, Value>, Problem>,
+    send: impl Fn(Map<String, Value>) -> F,
+) -> Result<T, Problem>
+where
+    F: Future<Output = Result<T, Problem>>,
+{
+    let sent = match with(&file.id) {
+        Ok(body) => send(body).await,
+        Err(problem) => Err(problem),
     };
     let problem = match sent {
         Ok(sent) => return Ok(sent),
         Err(problem) => problem,
     };
     if problem.code == Kind::Conflict.code()
-        && let (Some(name), Ok(body)) = (&file.name, &body)
+        && let Some(name) = &file.name
     {
         let known = api.media.find(&caller.user, name).await?;
         let is_same = |known: &&MediaFile| {
             known.id != file.id && (&known.owner, known.sha256, known.kind) == (&file.owner, file.sha256, file.kind)
         };
         for same in known.iter().filter(is_same).take(REPEATS_MAX) {
-            let mut body = body.clone();
-            put(&mut body, file, &same.id);
-            match send(body).await {
+            match send(with(&same.id)?).await {
                 Ok(sent) => {
                     forget(api, caller, file).await;
                     return Ok(sent);
