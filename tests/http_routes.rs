@@ -19,6 +19,7 @@ struct Operation {
     method: String,
     path: String,
     asks_for_a_token: bool,
+    responses: Value,
 }
 
 impl Operation {
@@ -34,7 +35,8 @@ fn operations(server: &TestServer) -> Vec<Operation> {
         for method in ["get", "put", "post", "delete", "options", "head", "patch", "trace"] {
             let Some(operation) = item.get(method) else { continue };
             let asks_for_a_token = operation["security"].as_array().is_some_and(|ways| !ways.is_empty());
-            all.push(Operation { method: method.to_uppercase(), path: path.clone(), asks_for_a_token });
+            let (method, responses) = (method.to_uppercase(), operation["responses"].clone());
+            all.push(Operation { method, path: path.clone(), asks_for_a_token, responses });
         }
     }
     assert!(all.len() >= 10, "a document with all routes");
@@ -60,6 +62,8 @@ fn filled(path: &str, names: &[(&str, &str)]) -> String {
 fn assert_no_token(operation: &Operation, answer: &common::Answer) {
     assert_eq!(answer.status, 401, "{}: {answer:?}", operation.name());
     answer.refused(401, 190);
+    let documented = &operation.responses["401"]["content"];
+    assert!(documented.get(answer.header("content-type").unwrap()).is_some(), "{}: {documented}", operation.name());
     assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{}", operation.name());
 }
 
