@@ -615,7 +615,7 @@ mod tests {
             if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 section = name.to_owned();
             } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ")
-                && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             {
                 named.insert(format!("{section}.{key}"));
             }

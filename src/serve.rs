@@ -194,8 +194,7 @@ impl Server {
         let posts = webhooks.clone();
         let media = Media::open(bridge.handle.clone(), config.media.for_bridge(dir.path()), config.media.limits())?;
         let sweeper = tokio::spawn(media.clone().keep_swept());
-        let files = Some(Arc::new(media.clone()) as _);
-        let api = Api { bridge: bridge.handle.clone(), accounts, webhooks: posts, brake, files, media };
+        let api = Api { bridge: bridge.handle.clone(), accounts, webhooks: posts, brake, media };
         let router = http::router(gate, api, more);
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;

@@ -140,6 +140,15 @@ fn every_kind_of_damage_has_its_line() {
             "an account has its user and a password of a known form: bob",
         ),
         ("INSERT INTO webhooks VALUES ('carol', 'webhook', '', '', '')", "a webhook has its user: carol/webhook"),
+        ("INSERT INTO grants VALUES ('7', 'bob', NULL, 0)", "the file of a grant is there: 7 bob"),
+        (
+            "INSERT INTO media VALUES ('7', 'bob', 0, 'image/png', zeroblob(32), 5, NULL, 0, 9)",
+            "the owner of a file may read it: 7",
+        ),
+        (
+            "INSERT INTO media VALUES ('7', 'bob', 9, 'image/png', zeroblob(32), 5, NULL, 0, 9)",
+            "a file has a kind, a size and a sum of 32 bytes: 7",
+        ),
         ("INSERT INTO journal SELECT 0, value + 1, x'09' FROM meta WHERE key = 'settled:0'", "got layout 9"),
         (
             "INSERT INTO journal SELECT 0, value + 3, x'0100' FROM meta WHERE key = 'settled:0'",

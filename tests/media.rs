@@ -515,6 +515,28 @@ fn s74_a_form_whose_heads_never_end_is_cut_and_held_nowhere() {
 }
 
 #[test]
+fn s70_what_is_packed_stays_packed() {
+    let (_server, [alice, ..]) = three("");
+    let packed = b"\x1f\x8b\x08\0\0\0\0\0\0\x03whatever it would be";
+    let headers = [("content-type", "text/plain"), ("content-encoding", "gzip")];
+    let answer = alice.request("POST", "/v1/media", &headers, packed).ok();
+    assert_eq!(answer["file_size"], json!(packed.len()));
+    let got = alice.get(&format!("/v1/media/{}", answer["id"].as_str().unwrap()));
+    assert_eq!((got.body.as_slice(), got.header("content-encoding")), (packed.as_slice(), None));
+}
+
+#[test]
+fn s78_nobody_else_on_the_machine_reads_them() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (server, [alice, ..]) = three("");
+    upload(&alice, "", "image/png", PNG);
+    for dir in ["media", "media-notes"] {
+        let mode = std::fs::metadata(server.data().join(dir)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{dir}");
+    }
+}
+
+#[test]
 fn s73_s75_the_same_bytes_are_another_file_and_no_file_changes() {
     let (_server, [alice, bob, _]) = three("");
     let mine = upload(&alice, "?name=a", "image/png", PNG);

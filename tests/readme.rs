@@ -47,9 +47,11 @@ fn write_program(path: &Path, text: &str) {
 #[test]
 fn every_command_is_run_by_a_test_or_by_ci() {
     let blocks = blocks();
-    assert_eq!(blocks.len(), 5, "a new block needs somebody who runs it");
+    assert_eq!(blocks.len(), 6, "a new block needs somebody who runs it");
     assert_eq!((blocks[0], blocks[1]), ("cargo run --release\n", "cargo test --workspace\n"));
     assert!(blocks[2].starts_with("apt-get update && apt-get install "));
+    // Media: behind the five minutes, below.
+    assert!(blocks[5].contains("/v1/media"));
     for command in [
         "cargo run --release",
         "cargo test --workspace",
@@ -146,4 +148,19 @@ fn the_five_minutes_end_with_both_ticks_and_read() {
     line("users/bob/phone/inbox ", r#""body":"hi""#);
     line("users/alice/phone/inbox ", r#""status":"delivered""#);
     line("users/alice/phone/inbox ", r#""status":"read""#);
+
+    if program("curl").is_none() {
+        return;
+    }
+    let http = ready.split_whitespace().find_map(|word| word.strip_prefix("http=")).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("timeout")
+        .args(["120", "bash", "-euo", "pipefail", "-c", &blocks()[5].replace("127.0.0.1:8080", http)])
+        .current_dir(dir.path())
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && stdout.ends_with("see you at eight\n"), "{output:?}");
 }

@@ -27,9 +27,9 @@ pub use routes::{configuration, router};
 
 use crate::change::{Secret, Webhook};
 use crate::{Error, Handle};
-use address::Target;
+pub(crate) use address::Target;
 use delivery::Delivery;
-use post::Client;
+pub(crate) use post::Client;
 
 /// The device that a webhook is.
 pub const DEVICE: &str = natter_protocol::ids::WEBHOOK_DEVICE;

@@ -1,4 +1,11 @@
 //! Bodies that are too large to be held: sent and read as they come.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "every test uses its part, and ends with the first thing that is wrong"
+)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

@@ -137,7 +137,7 @@ struct UploadForm {
 }
 
 /// Uploads a file: as a form, or its bytes alone. Images, audio, video and stickers have at most 16 MiB, documents 100 MiB.
-#[utoipa::path(post, path = "/v1/media", tag = "media", params(UploadQuery),
+#[utoipa::path(post, path = "/v1/media", operation_id = "upload_file", tag = "media", params(UploadQuery),
     request_body(content((UploadForm = "multipart/form-data"), (Vec<u8> = "application/octet-stream"))),
     responses(
         (status = 200, description = "It is stored.", body = Uploaded),
@@ -194,7 +194,7 @@ struct FoundFile {
 }
 
 /// Finds files by their exact name, among those that the caller uploaded or received, the newest first.
-#[utoipa::path(get, path = "/v1/media", tag = "media", params(FindQuery),
+#[utoipa::path(get, path = "/v1/media", operation_id = "find_files", tag = "media", params(FindQuery),
     responses(
         (status = 200, description = "What was found; it may be nothing.", body = Found),
         (status = 400, description = "No name.", body = Problem, content_type = "application/json"),
@@ -214,7 +214,7 @@ async fn find(
 }
 
 /// Downloads a file: the bytes themselves, all or one `Range` of them. For who uploaded it and who was sent it.
-#[utoipa::path(get, path = "/v1/media/{id}", tag = "media", params(("id" = String, Path, description = "The file's id.")),
+#[utoipa::path(get, path = "/v1/media/{id}", operation_id = "download_file", tag = "media", params(("id" = String, Path, description = "The file's id.")),
     responses(
         (status = 200, description = "All of it.", content_type = "application/octet-stream", body = Vec<u8>),
         (status = 206, description = "A range.", content_type = "application/octet-stream", body = Vec<u8>),
@@ -237,7 +237,7 @@ async fn download(
 }
 
 /// Deletes a file, for everybody. For who uploaded it.
-#[utoipa::path(delete, path = "/v1/media/{id}", tag = "media", params(("id" = String, Path, description = "The file's id.")),
+#[utoipa::path(delete, path = "/v1/media/{id}", operation_id = "delete_media", tag = "media", params(("id" = String, Path, description = "The file's id.")),
     responses(
         (status = 200, description = "It is gone.", body = Done),
         (status = 401, description = "No token, or not a good one.", body = Problem, content_type = "application/json"),
@@ -255,7 +255,7 @@ struct Done {
 }
 
 /// Downloads a file by the short-lived `url` that the Cloud API's media information has; with and without a token.
-#[utoipa::path(get, path = "/v1/media/{id}/content", tag = "media", params(("id" = String, Path, description = "The file's id.")),
+#[utoipa::path(get, path = "/v1/media/{id}/content", operation_id = "file_content", tag = "media", params(("id" = String, Path, description = "The file's id.")),
     responses(
         (status = 200, description = "All of it.", content_type = "application/octet-stream", body = Vec<u8>),
         (status = 404, description = "Its time is over: ask for another.", body = Problem, content_type = "application/json"),

@@ -51,7 +51,7 @@ struct Rule {
     breaks: &'static str,
 }
 
-const RULES: [Rule; 15] = [
+const RULES: [Rule; 18] = [
     Rule {
         name: "an inbox row points to a message or carries an item",
         since_version: 1,
@@ -136,6 +136,21 @@ const RULES: [Rule; 15] = [
         name: "a webhook has its user",
         since_version: 3,
         breaks: "SELECT user || '/' || device FROM webhooks w WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.name = w.user)",
+    },
+    Rule {
+        name: "the file of a grant is there",
+        since_version: 4,
+        breaks: "SELECT g.media || ' ' || g.user FROM grants g WHERE NOT EXISTS (SELECT 1 FROM media m WHERE m.id = g.media)",
+    },
+    Rule {
+        name: "the owner of a file may read it",
+        since_version: 4,
+        breaks: "SELECT m.id FROM media m WHERE NOT EXISTS (SELECT 1 FROM grants g WHERE g.media = m.id AND g.user = m.owner)",
+    },
+    Rule {
+        name: "a file has a kind, a size and a sum of 32 bytes",
+        since_version: 4,
+        breaks: "SELECT id FROM media WHERE kind NOT BETWEEN 0 AND 4 OR size < 1 OR length(sha256) != 32 OR typeof(sha256) != 'blob'",
     },
 ];
 
