@@ -170,7 +170,9 @@ fn a_full_disk_is_not_now_in_every_shape_and_nothing_is_lost_or_doubled() {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let server = TestServer::with_users(&["alice", "bob"]);
     let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
-    let room = |bytes| drop(prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap());
+    let room = |bytes| {
+        prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+    };
     let (alice, bob) = (Client::of(&server, "alice"), Client::of(&server, "bob"));
     bob.get("/messages").ok();
     room(Some(400 * 1024));
