@@ -36,6 +36,7 @@ const PURE: [&str; 22] = [
     "bridge/src/media/row.rs",
     "bridge/src/media/rules.rs",
     "bridge/src/inside.rs",
+    "bridge/src/webhook/envelope.rs",
     "bridge/src/long_ack.rs",
     "bridge/src/recipient.rs",
     "bridge/src/sender.rs",
