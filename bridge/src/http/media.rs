@@ -216,8 +216,8 @@ async fn find(
 /// Downloads a file: the bytes themselves, all or one `Range` of them. For who uploaded it and who was sent it.
 #[utoipa::path(get, path = "/v1/media/{id}", operation_id = "download_file", tag = "media", params(("id" = String, Path, description = "The file's id.")),
     responses(
-        (status = 200, description = "All of it.", content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 206, description = "A range.", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "All of it.", content_type = "*/*", body = Vec<u8>),
+        (status = 206, description = "A range.", content_type = "*/*", body = Vec<u8>),
         (status = 302, description = "It is at the `Location`, for a few minutes."),
         (status = 304, description = "The client has it."),
         (status = 401, description = "No token, or not a good one.", body = Problem, content_type = "application/json"),
@@ -257,7 +257,7 @@ struct Done {
 /// Downloads a file by the short-lived `url` that the Cloud API's media information has; with and without a token.
 #[utoipa::path(get, path = "/v1/media/{id}/content", operation_id = "file_content", tag = "media", params(("id" = String, Path, description = "The file's id.")),
     responses(
-        (status = 200, description = "All of it.", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "All of it.", content_type = "*/*", body = Vec<u8>),
         (status = 404, description = "Its time is over: ask for another.", body = Problem, content_type = "application/json"),
     ))]
 async fn content(
