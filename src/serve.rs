@@ -191,10 +191,10 @@ impl Server {
         let brake = Arc::new(DoorBrake(door.addresses()));
         let own = http::accounts::Accounts::new(Arc::clone(&desk), &config.accounts, door.addresses());
         let more = http::accounts::add_to(webhook_routes(webhooks.clone()), &own);
+        let posts = webhooks.clone();
         let media = Media::open(bridge.handle.clone(), config.media.for_bridge(dir.path()), config.media.limits())?;
         let sweeper = tokio::spawn(media.clone().keep_swept());
-        let files = Some(Arc::new(media.clone()) as _);
-        let api = Api { bridge: bridge.handle.clone(), accounts, brake, files, media };
+        let api = Api { bridge: bridge.handle.clone(), accounts, webhooks: posts, brake, media };
         let router = http::router(gate, api, more);
         let http = HttpServer::start(http_listener, router.clone(), &config.http, None, Some(door.addresses()))?;
         let mut https = None;

@@ -170,7 +170,9 @@ fn a_full_disk_is_not_now_in_every_shape_and_nothing_is_lost_or_doubled() {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let server = TestServer::with_users(&["alice", "bob"]);
     let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
-    let room = |bytes| drop(prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap());
+    let room = |bytes| {
+        prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+    };
     let (alice, bob) = (Client::of(&server, "alice"), Client::of(&server, "bob"));
     bob.get("/messages").ok();
     room(Some(400 * 1024));
@@ -337,6 +339,69 @@ fn parameters_may_come_as_parts_of_a_form() {
     send(&[("reciever_ID", "bob"), ("text", &"x".repeat(70_000))]).refused(413, 131_009);
     alice.request("POST", "/messages", &[("content-type", "multipart/form-data")], b"x").refused(400, 100);
     alice.request("POST", "/messages", &header, b"--cut\r\nContent-Disp").refused(400, 100);
+}
+
+/// A form: words, and a file with its part's name, its own name and its type.
+fn form(fields: &[(&str, &str)], file: (&str, &str, &str), bytes: &[u8]) -> Vec<u8> {
+    let part = |(name, value): &(&str, &str)| {
+        format!("--cut\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let (name, file_name, kind) = file;
+    let head = format!(
+        "--cut\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{file_name}\"\r\nContent-Type: {kind}\r\n\r\n"
+    );
+    let mut body = fields.iter().map(part).collect::<String>().into_bytes();
+    body.extend(head.into_bytes());
+    body.extend(bytes);
+    body.extend(b"\r\n--cut--\r\n");
+    body
+}
+
+#[test]
+fn a_file_may_come_with_its_message_and_a_retry_is_still_one() {
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0";
+    let server = TestServer::with_users(&["alice", "bob", "mallory"]);
+    let (alice, bob) = (Client::of(&server, "alice"), Client::of(&server, "bob"));
+    let mut phone = Device::v5(&server, "bob", "phone");
+    let header = [("content-type", "multipart/form-data; boundary=cut")];
+    let send = |body: &[u8]| alice.request("POST", "/messages", &header, body);
+    let picture = |id: &str, bytes: &[u8]| {
+        let fields = [("sender_ID", "alice"), ("reciever_ID", "bob"), ("text", "us"), ("id", id)];
+        form(&fields, ("media_object", "a.png", "image/png"), bytes)
+    };
+    let sent = send(&picture("m1", PNG)).ok();
+    let entry = phone.entry();
+    assert_eq!(
+        (&entry["id"], &entry["type"], &entry["image"]["caption"]),
+        (&json!("m1"), &json!("image"), &json!("us"))
+    );
+    assert_eq!((&entry["image"]["mime_type"], &entry["image"]["file_size"]), (&json!("image/png"), &json!(PNG.len())));
+    let path = format!("/v1/media/{}", entry["image"]["id"].as_str().unwrap());
+    assert_eq!(bob.get(&path).body, PNG);
+    assert_eq!(Client::of(&server, "mallory").get(&path).status, 404);
+
+    // The same bytes again have another media id, and are the same message.
+    assert_eq!(send(&picture("m1", PNG)).ok(), sent);
+    let other = [PNG, b"more"].concat();
+    send(&picture("m1", &other)).refused(409, 1409);
+    let files = |name: &str| alice.get(&format!("/v1/media?name={name}")).ok()["media"].as_array().unwrap().len();
+    assert_eq!(files("a.png"), 1, "what was uploaded for nothing is gone");
+
+    let fields = [("reciever_ID", "bob"), ("id", "m2")];
+    send(&form(&fields, ("document", "b.pdf", "application/pdf"), b"%PDF-1.7")).ok();
+    let entry = phone.entry();
+    assert_eq!((&entry["type"], &entry["document"]["filename"]), (&json!("document"), &json!("b.pdf")));
+    send(&form(&[("reciever_ID", "nobody")], ("document", "c.pdf", "application/pdf"), b"%PDF-1.7"))
+        .refused(404, 131_026);
+    send(&form(&[("sender_ID", "bob"), ("reciever_ID", "bob")], ("document", "c.pdf", "text/plain"), b"x"))
+        .refused(403, 10);
+    send(&form(&[("reciever_ID", "bob"), ("reciever_ID", "bob")], ("document", "c.pdf", "text/plain"), b"x"))
+        .refused(400, 100);
+    assert_eq!(files("c.pdf"), 0, "nobody has the file of a message that was not sent");
+    let large = vec![0; (16 << 20) + 1];
+    send(&form(&[("type", "image"), ("reciever_ID", "bob")], ("media_object", "d.png", "image/png"), &large))
+        .refused(413, 131_009);
+    assert_eq!(files("d.png"), 0);
 }
 
 #[test]

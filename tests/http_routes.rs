@@ -12,13 +12,14 @@ use common::{Client, Device, TestServer, dial, patience};
 use serde_json::{Value, json};
 
 /// Operations that ask for no token.
-const OPEN: [&str; 1] = ["GET /v1/media/{id}/content"];
+const OPEN: [&str; 3] = ["POST /v1/users", "POST /v1/users/login", "GET /v1/media/{id}/content"];
 
 /// An operation of the document.
 struct Operation {
     method: String,
     path: String,
     asks_for_a_token: bool,
+    responses: Value,
 }
 
 impl Operation {
@@ -34,7 +35,8 @@ fn operations(server: &TestServer) -> Vec<Operation> {
         for method in ["get", "put", "post", "delete", "options", "head", "patch", "trace"] {
             let Some(operation) = item.get(method) else { continue };
             let asks_for_a_token = operation["security"].as_array().is_some_and(|ways| !ways.is_empty());
-            all.push(Operation { method: method.to_uppercase(), path: path.clone(), asks_for_a_token });
+            let (method, responses) = (method.to_uppercase(), operation["responses"].clone());
+            all.push(Operation { method, path: path.clone(), asks_for_a_token, responses });
         }
     }
     assert!(all.len() >= 10, "a document with all routes");
@@ -60,6 +62,8 @@ fn filled(path: &str, names: &[(&str, &str)]) -> String {
 fn assert_no_token(operation: &Operation, answer: &common::Answer) {
     assert_eq!(answer.status, 401, "{}: {answer:?}", operation.name());
     answer.refused(401, 190);
+    let documented = &operation.responses["401"]["content"];
+    assert!(documented.get(answer.header("content-type").unwrap()).is_some(), "{}: {documented}", operation.name());
     assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{}", operation.name());
 }
 
@@ -143,8 +147,10 @@ fn s20_a_token_for_something_else_opens_nothing() {
     }
 }
 
-/// How an operation speaks of something of alice's when somebody else calls it; `None`: it speaks of nothing of anybody's.
-fn of_alice(name: &str) -> Option<(String, Value)> {
+/// How an operation speaks of something of alice's when somebody else calls it; `None`: it speaks of nothing but its caller's.
+fn of_alice(name: &str, media: &str) -> Option<(String, Value)> {
+    let cloud = format!("/v24.0/{media}");
+    let own = format!("/v1/media/{media}");
     let (path, body) = match name {
         "GET /messages" => ("/messages?user_id=alice", json!({})),
         "POST /messages" => ("/messages", json!({"sender_ID": "alice", "reciever_ID": "alice", "text": "hi"})),
@@ -155,13 +161,23 @@ fn of_alice(name: &str) -> Option<(String, Value)> {
         // A mark speaks of what its caller has received.
         "PUT /v1/messages/{id}" => ("/v1/messages/for-alice", json!({"status": "read"})),
         "PUT /v1/messages/{chat}/{n}" => ("/v1/messages/bob/for-alice", json!({"status": "read"})),
-        // MEDIA is a file of alice's.
-        "GET /v1/media/{id}" | "DELETE /v1/media/{id}" => ("/v1/media/MEDIA", json!({})),
-        "GET /v{version}/{user}" | "DELETE /v{version}/{user}" => ("/v24.0/MEDIA", json!({})),
+        "GET /v1/media/{id}" | "DELETE /v1/media/{id}" => (own.as_str(), json!({})),
+        "GET /v{version}/{user}" | "DELETE /v{version}/{user}" => (cloud.as_str(), json!({})),
         "POST /v{version}/{user}/media" => ("/v24.0/alice/media", json!({})),
+        "POST /v{version}/{user}" => ("/v24.0/alice", json!({"webhook_configuration": {"override_callback_uri": ""}})),
+        "POST /v{version}/{user}/subscribed_apps" => ("/v24.0/alice/subscribed_apps", json!({})),
         "POST /v1/messages"
         | "POST /v1/media"
         | "GET /v1/media"
+        | "GET /v1/webhook"
+        | "PUT /v1/webhook"
+        | "DELETE /v1/webhook"
+        | "PUT /v1/webhook/secret"
+        | "POST /v1/users/refresh"
+        | "POST /v1/users/logout"
+        | "POST /v1/users/revoke"
+        | "POST /v1/users/password"
+        | "POST /v1/users/disable"
         | "POST /v1/contacts"
         | "GET /v1/configs/templates"
         | "GET /v{version}/{user}/message_templates" => return None,
@@ -181,23 +197,22 @@ fn s59_nobody_reaches_what_is_anothers() {
     assert_eq!(esp32.entry()["type"], "unsupported");
     assert_eq!(alice.get("/v1/messages/bob/1").ok()["text"]["body"], "x".repeat(5000), "she has it");
 
-    let media = alice.request("POST", "/v1/media", &[("content-type", "text/plain")], b"xxxx").ok();
+    let media = alice.request("POST", "/v1/media?name=secret.txt", &[("content-type", "text/plain")], b"xxxx").ok();
     let media = media["id"].as_str().unwrap();
     let mallory = Client::of(&server, "mallory");
     for operation in operations(&server).iter().filter(|operation| operation.asks_for_a_token) {
-        let Some((path, body)) = of_alice(&operation.name()) else { continue };
-        // What is not there is a 400 in the Cloud API.
-        let is_cloud_media = path == "/v24.0/MEDIA";
-        let path = path.replace("MEDIA", media);
+        let Some((path, body)) = of_alice(&operation.name(), media) else { continue };
         let answer = mallory.request(&operation.method, &path, &[], body.to_string().as_bytes());
-        let is_mark = body.get("status").is_some();
-        let expected: &[u16] = if is_mark || is_cloud_media { &[400] } else { &[403, 404] };
+        // An id that is unknown is 400 in WhatsApp's APIs, whatever it is of.
+        let is_unknown = body.get("status").is_some() || path.ends_with(media) && path.starts_with("/v24.0/");
+        let expected: &[u16] = if is_unknown { &[400] } else { &[403, 404] };
         assert!(expected.contains(&answer.status), "{}: {answer:?}", operation.name());
         assert!(!String::from_utf8_lossy(&answer.body).contains("xxxx"), "{}", operation.name());
     }
+    assert_eq!(mallory.get("/v1/media?name=secret.txt").ok()["media"], json!([]));
+    assert_eq!(alice.get(&format!("/v1/media/{media}")).body, b"xxxx", "it is there still");
     let page = bob.get("/messages").ok();
     assert_eq!(page["messages"], json!([]), "no mark of mallory's, and no message: {page}");
-    assert_eq!(alice.get(&format!("/v1/media/{media}")).body, b"xxxx", "it is still hers");
 }
 
 #[test]

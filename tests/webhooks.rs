@@ -349,6 +349,9 @@ fn the_cloud_apis_calls_register_and_remove() {
     assert_eq!(call(&format!("{number}/subscribed_apps"), &account).ok(), json!({"success": true}));
     world.bob.send(BOT, "m2", "two");
     assert_eq!(world.message()["id"], format!("{BOB}/m2"));
+    let shown = world.bot.get(&format!("{number}?fields=webhook_configuration")).ok();
+    assert_eq!(shown, json!({"webhook_configuration": {"phone_number": world.receiver.url()}, "id": BOT}));
+    assert_eq!(world.bot.get(&format!("/v24.0/{BOB}?fields=webhook_configuration")).status, 403);
     let key = world.bot.request("PUT", "/v1/webhook/secret", &[], b"").ok();
     let key = key["secret"].as_str().expect("a key that was made").to_owned();
     world.bob.send(BOT, "m3", "three");
@@ -464,7 +467,6 @@ fn play(mut command: Command, with_image: bool) {
     }
     // A body whose signature is wrong is refused by the library: its checks are on.
     assert_eq!(line()["forged"].as_u64().map(|status| (401..=403).contains(&status)), Some(true));
-    drop(line);
     assert!(child.wait().expect("its end").success());
 }
 

@@ -590,7 +590,7 @@ mod tests {
         assert!(decode(&row[..row.len() - 1]).is_err());
         assert!(decode(&[9, 0]).is_err() && decode(&[]).is_err());
         assert!(!format!("{changes:?}").contains("argon2id"), "no log has the hash of a password");
-        row[0] = LAYOUT_BEFORE;
+        row[0] = LAYOUT_OLDEST;
         assert!(decode(&row).is_ok(), "an update over a journal that was left by a kill");
     }
 }

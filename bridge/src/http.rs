@@ -4,7 +4,7 @@
 //! - `problem` an error, as RFC 9457 · `shape` the same in WhatsApp's words, on WhatsApp's paths
 //! - `messages` the mission's calls · `whatsapp` the on-premises and Cloud API's · `send` what all ways of sending share
 //! - `liberal` bodies as real clients write them (pure) · `inline` a message in multipart · `extract` queries, paths, bodies
-//! - `media` files · `form` bodies that carry one
+//! - `media` files · `form` bodies that carry one · `link` files that lie elsewhere
 //! - `document` `/openapi.json`, made from the routes, and a page that shows it
 //!
 //! Routes are added with `routes!` of utoipa-axum only, so what is served and what is documented are one list.
@@ -15,6 +15,7 @@ mod extract;
 pub mod form;
 mod inline;
 mod liberal;
+mod link;
 pub mod media;
 mod messages;
 mod problem;
@@ -34,12 +35,12 @@ use tower_service::Service as _;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use caller::{Brake, Caller, token};
-pub use inline::{InlineFile, InlineFiles};
 pub use problem::Problem;
 pub(crate) use whatsapp::must_be_version;
 
 use crate::Handle;
 use crate::media::Media;
+use crate::webhook::Webhooks;
 
 /// Most bytes of a request's body, on routes that set no other limit: a payload of the outbox and what is written around it.
 pub const BODY_BYTES_MAX: usize = 128 * 1024;
@@ -51,12 +52,12 @@ pub struct Api {
     pub bridge: Handle,
     /// Who may call.
     pub accounts: Arc<dyn Accounts>,
+    /// What is posted to whom.
+    pub webhooks: Webhooks,
     /// What keeps an address from guessing tokens.
     pub brake: Arc<dyn Brake>,
     /// Files.
     pub media: Media,
-    /// What takes the files that come with messages, if media are kept.
-    pub files: Option<Arc<dyn InlineFiles>>,
 }
 
 impl Api {

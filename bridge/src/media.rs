@@ -27,7 +27,7 @@ use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::{MediaId, UserId};
 use tokio::sync::Semaphore;
 
-pub use config::{Config, S3Config, StoreConfig};
+pub use config::{Config, Links, S3Config, StoreConfig};
 pub use upload::Upload;
 
 use crate::{Handle, MediaLimits};

@@ -27,9 +27,9 @@ pub use routes::{configuration, router};
 
 use crate::change::{Secret, Webhook};
 use crate::{Error, Handle};
-use address::Target;
+pub(crate) use address::Target;
 use delivery::Delivery;
-use post::Client;
+pub(crate) use post::Client;
 
 /// The device that a webhook is.
 pub const DEVICE: &str = natter_protocol::ids::WEBHOOK_DEVICE;
@@ -64,6 +64,7 @@ struct Inner {
     verifications: Semaphore,
     stopping: watch::Sender<bool>,
     running: Mutex<Running>,
+    looking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -93,6 +94,7 @@ impl Webhooks {
             verifications: Semaphore::new(VERIFICATIONS_MAX),
             stopping: watch::Sender::new(false),
             running: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
             bridge,
         };
         let webhooks = Self { inner: Arc::new(inner) };
@@ -105,6 +107,8 @@ impl Webhooks {
     /// # Errors
     /// When the bridge does not answer.
     pub async fn look_again(&self) -> Result<(), Error> {
+        // One at a time: what was read earlier must not be applied later.
+        let _turn = self.inner.looking.lock().await;
         let known = self.inner.bridge.webhooks().await?;
         let mut running = self.lock();
         let mut deliveries = HashMap::new();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use natter_bridge::MediaLimits;
-use natter_bridge::media::{self, S3Config, StoreConfig};
+use natter_bridge::media::{self, Links, S3Config, StoreConfig};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::ConfigError;
@@ -24,6 +24,10 @@ pub(crate) struct Media {
     pub(crate) redirect: bool,
     pub(crate) public_url: String,
     pub(crate) url_s: u64,
+    #[serde(deserialize_with = "super::list")]
+    pub(crate) link_hosts: Vec<String>,
+    pub(crate) link_private_addresses: bool,
+    pub(crate) link_timeout_s: u64,
     pub(crate) user_files_max: u64,
     pub(crate) user_bytes_max: u64,
     pub(crate) ttl_s: u64,
@@ -59,6 +63,7 @@ impl Media {
             ("media.s3_request_timeout_s", "1 to 600", 1..=600, self.s3_request_timeout_s),
             ("media.s3_retry_timeout_s", "1 to 600", 1..=600, self.s3_retry_timeout_s),
             ("media.url_s", "1 to 86400", 1..=86_400, self.url_s),
+            ("media.link_timeout_s", "1 to 600", 1..=600, self.link_timeout_s),
             ("media.user_files_max", "0 to 1000000000", 0..=1_000_000_000, self.user_files_max),
             ("media.user_bytes_max", "0 to 1 PiB", 0..=1 << 50, self.user_bytes_max),
             ("media.ttl_s", "1 to 3153600000", 1..=3_153_600_000, self.ttl_s),
@@ -128,6 +133,11 @@ impl Media {
         media::Config {
             redirect: self.redirect,
             public_url: some(&self.public_url),
+            links: Links {
+                hosts: self.link_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+                private_addresses: self.link_private_addresses,
+                time_max: Duration::from_secs(self.link_timeout_s),
+            },
             url_time: Duration::from_secs(self.url_s),
             uploads_max: self.uploads_max,
             uploads_per_user_max: self.uploads_per_user_max,

@@ -98,8 +98,12 @@ impl Accounts {
         }
     }
 
-    fn token(&self, user: &UserId, device: Option<&DeviceId>, scope: Option<&str>) -> Result<Token, Problem> {
-        let now = self.desk.tokens.issue_at(user, device, unix_secs());
+    /// The date of a token. It is taken before anything is looked at: what is revoked meanwhile covers the token then.
+    fn date(&self, user: &UserId, device: Option<&DeviceId>) -> u64 {
+        self.desk.tokens.issue_at(user, device, unix_secs())
+    }
+
+    fn token(&self, user: &UserId, device: Option<&DeviceId>, scope: Option<&str>, now: u64) -> Result<Token, Problem> {
         let ttl = Duration::from_secs(self.settings.token_ttl_s);
         let token = issue_for(&self.desk.key.signing, user, device, scope, ttl, now).map_err(|error| {
             tracing::error!(%error, "a token was not signed");
@@ -309,7 +313,8 @@ async fn register(
             format!("user: expected a name that is free, got {user}, who is there"),
         ));
     }
-    let token = accounts.token(&user, device.as_ref(), None)?;
+    let at = accounts.date(&user, device.as_ref());
+    let token = accounts.token(&user, device.as_ref(), None, at)?;
     Ok((StatusCode::CREATED, Json(token)).into_response())
 }
 
@@ -337,13 +342,15 @@ async fn login(
         check(new)?;
     }
     let user = user_of(&name)?;
+    let mut at = accounts.date(&user, device.as_ref());
     accounts.check_password(peer, &user, password).await?;
     if let Some(new) = asked.new_password {
         accounts.may_renew(&user)?;
         let hash = accounts.desk.hasher.hash(new).await?;
         accounts.desk.set_password(user.clone(), hash).await?;
+        at = accounts.date(&user, device.as_ref());
     }
-    accounts.token(&user, device.as_ref(), None).map(Json)
+    accounts.token(&user, device.as_ref(), None, at).map(Json)
 }
 
 /// User and password of `Authorization: Basic`, if that is there.
@@ -393,6 +400,7 @@ async fn refresh(
     uri: Uri,
 ) -> Result<Json<Token>, Problem> {
     let token = token_of(&headers, &uri)?;
+    let at = accounts.date(&caller.user, caller.device.as_ref());
     let verified = accounts
         .desk
         .tokens
@@ -403,7 +411,7 @@ async fn refresh(
         return Err(Problem::of(Kind::NotAllowed, detail));
     }
     accounts.may_renew(&caller.user)?;
-    accounts.token(&caller.user, caller.device.as_ref(), verified.scope.as_deref()).map(Json)
+    accounts.token(&caller.user, caller.device.as_ref(), verified.scope.as_deref(), at).map(Json)
 }
 
 /// The end of this token, and of the connections that were made with it.
@@ -479,7 +487,8 @@ async fn change_password(
     accounts.check_password(peer, &caller.user, asked.password).await?;
     let hash = accounts.desk.hasher.hash(asked.new_password).await?;
     accounts.desk.set_password(caller.user.clone(), hash).await?;
-    accounts.token(&caller.user, caller.device.as_ref(), None).map(Json)
+    let at = accounts.date(&caller.user, caller.device.as_ref());
+    accounts.token(&caller.user, caller.device.as_ref(), None, at).map(Json)
 }
 
 /// Keeps the caller himself out, until whoever runs the server lets him in again. Messages to him wait, as for one who is away.

@@ -10,7 +10,7 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::Ref;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, ResponseBuilder, SecurityRequirement,
+    Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, ResponseBuilder, SecurityRequirement,
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
@@ -66,17 +66,27 @@ fn complete(path: &str, operation: &mut Operation, asks_for_a_token: bool) {
         // A body of the Cloud API is taken there as well, and refused in its words.
         Shape::Natter if path == "/messages" => vec![problem, ("application/json", CloudError::name())],
         Shape::Natter => vec![problem],
-        Shape::Cloud => vec![("application/json", CloudError::name())],
+        // What follows the `v` may be no version: then it is nobody's path.
+        Shape::Cloud => vec![("application/json", CloudError::name()), problem],
         Shape::OnPremises => vec![("application/json", OnPremisesError::name())],
     };
     let refusals = REFUSALS.into_iter().chain(asks_for_a_token.then_some(("401", "No token, or one that is not good")));
+    let responses = &mut operation.responses.responses;
     for (status, words) in refusals {
-        let mut response = ResponseBuilder::new().description(words);
-        for (content_type, name) in &shapes {
-            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name.as_ref()))).build();
-            response = response.content(*content_type, content);
+        let known = responses.entry(status.to_owned());
+        known.or_insert_with(|| ResponseBuilder::new().description(words).build().into());
+    }
+    for (status, response) in responses {
+        if let RefOr::T(response) = response
+            && status.starts_with(['4', '5'])
+        {
+            // The layer decides about it, and not the route.
+            response.content.clear();
+            for (content_type, name) in &shapes {
+                let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name.as_ref()))).build();
+                response.content.insert((*content_type).to_owned(), content.into());
+            }
         }
-        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
     }
     if asks_for_a_token {
         let ways = [BEARER, D360].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []));

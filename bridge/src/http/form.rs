@@ -1,6 +1,5 @@
 //! A request's body that carries a file: multipart, or the bytes alone. The file goes to the object store as it comes.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,12 +8,12 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use natter_protocol::UserId;
 use natter_protocol::error::{Kind, Refusal};
-use natter_protocol::{MediaId, UserId};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Caller, InlineFile, InlineFiles, Problem};
+use super::Problem;
 use crate::media::kind::Declared;
 use crate::media::row::{MediaFile, MediaKind};
 use crate::media::{Error, Media};
@@ -161,6 +160,9 @@ where
             return Err(malformed("expected one file, got a second one"));
         }
         let of_part = part.content_type().and_then(|kind| Declared::of_type(kind.as_ref())).unwrap_or_default();
+        // A message's parameter of that name.
+        let by_name = (name == "document").then_some(MediaKind::Document);
+        let of_part = Declared { kind: by_name, mime: None }.or(&of_part);
         let mut upload = media.begin(user, None).await?;
         upload.limit_to(&said.clone().or(&of_part));
         while let Some(bytes) = part.chunk().await? {
@@ -197,30 +199,6 @@ async fn field(part: &mut multer::Field<'_>, name: &str, progress: &AtomicUsize)
         value.extend_from_slice(&bytes);
     }
     String::from_utf8(value).map_err(|_| malformed(format!("{name}: expected UTF-8")))
-}
-
-impl InlineFiles for Media {
-    fn take<'a>(
-        &'a self,
-        caller: &'a Caller,
-        mut file: InlineFile<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<MediaId, Problem>> + Send + 'a>> {
-        Box::pin(async move {
-            let kind = file.kind.and_then(|kind| MediaKind::parse(kind.as_str()));
-            let of_part = file.content_type.as_deref().and_then(Declared::of_type).unwrap_or_default();
-            let said = Declared { kind, mime: None }.or(&of_part);
-            let (idle, deadline) = (self.config().idle_time_max, Instant::now() + self.config().upload_time_max);
-            let mut upload = self.begin(&caller.user, None).await?;
-            upload.limit_to(&said);
-            loop {
-                let soon = deadline.min(Instant::now() + idle);
-                let next = timeout_at(soon, file.bytes.next()).await.map_err(|_| BodyError::Idle(idle))?;
-                let Some(bytes) = next else { break };
-                upload.write(&bytes.map_err(|error| BodyError::Broken(error.to_string()))?).await?;
-            }
-            Ok(upload.finish(&said, file.name.as_deref()).await?.id)
-        })
-    }
 }
 
 /// A body that is read with an eye on time and progress, and of which the rest can still be thrown away.

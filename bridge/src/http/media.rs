@@ -20,6 +20,7 @@ use crate::media::name::disposition;
 use crate::media::range::{Wanted, wanted};
 use crate::media::row::{MediaFile, MediaKind};
 use crate::media::signed::Ticket;
+use crate::webhook;
 
 /// How long a client may keep what it downloaded: files do not change.
 const CACHE_CONTROL: &str = "private, max-age=86400, immutable";
@@ -136,7 +137,7 @@ struct UploadForm {
 }
 
 /// Uploads a file: as a form, or its bytes alone. Images, audio, video and stickers have at most 16 MiB, documents 100 MiB.
-#[utoipa::path(post, path = "/v1/media", tag = "media", params(UploadQuery),
+#[utoipa::path(post, path = "/v1/media", operation_id = "upload_file", tag = "media", params(UploadQuery),
     request_body(content((UploadForm = "multipart/form-data"), (Vec<u8> = "application/octet-stream"))),
     responses(
         (status = 200, description = "It is stored.", body = Uploaded),
@@ -193,7 +194,7 @@ struct FoundFile {
 }
 
 /// Finds files by their exact name, among those that the caller uploaded or received, the newest first.
-#[utoipa::path(get, path = "/v1/media", tag = "media", params(FindQuery),
+#[utoipa::path(get, path = "/v1/media", operation_id = "find_files", tag = "media", params(FindQuery),
     responses(
         (status = 200, description = "What was found; it may be nothing.", body = Found),
         (status = 400, description = "No name.", body = Problem, content_type = "application/json"),
@@ -213,10 +214,10 @@ async fn find(
 }
 
 /// Downloads a file: the bytes themselves, all or one `Range` of them. For who uploaded it and who was sent it.
-#[utoipa::path(get, path = "/v1/media/{id}", tag = "media", params(("id" = String, Path, description = "The file's id.")),
+#[utoipa::path(get, path = "/v1/media/{id}", operation_id = "download_file", tag = "media", params(("id" = String, Path, description = "The file's id.")),
     responses(
-        (status = 200, description = "All of it.", content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 206, description = "A range.", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "All of it.", content_type = "*/*", body = Vec<u8>),
+        (status = 206, description = "A range.", content_type = "*/*", body = Vec<u8>),
         (status = 302, description = "It is at the `Location`, for a few minutes."),
         (status = 304, description = "The client has it."),
         (status = 401, description = "No token, or not a good one.", body = Problem, content_type = "application/json"),
@@ -236,7 +237,7 @@ async fn download(
 }
 
 /// Deletes a file, for everybody. For who uploaded it.
-#[utoipa::path(delete, path = "/v1/media/{id}", tag = "media", params(("id" = String, Path, description = "The file's id.")),
+#[utoipa::path(delete, path = "/v1/media/{id}", operation_id = "delete_media", tag = "media", params(("id" = String, Path, description = "The file's id.")),
     responses(
         (status = 200, description = "It is gone.", body = Done),
         (status = 401, description = "No token, or not a good one.", body = Problem, content_type = "application/json"),
@@ -254,9 +255,9 @@ struct Done {
 }
 
 /// Downloads a file by the short-lived `url` that the Cloud API's media information has; with and without a token.
-#[utoipa::path(get, path = "/v1/media/{id}/content", tag = "media", params(("id" = String, Path, description = "The file's id.")),
+#[utoipa::path(get, path = "/v1/media/{id}/content", operation_id = "file_content", tag = "media", params(("id" = String, Path, description = "The file's id.")),
     responses(
-        (status = 200, description = "All of it.", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "All of it.", content_type = "*/*", body = Vec<u8>),
         (status = 404, description = "Its time is over: ask for another.", body = Problem, content_type = "application/json"),
     ))]
 async fn content(
@@ -327,6 +328,8 @@ struct CloudInfo {
 struct CloudQuery {
     /// Only if the file is this user's: uploaded or received by him.
     phone_number_id: Option<String>,
+    /// `webhook_configuration`: in the place of a file, the caller's webhook; the path has his name then.
+    fields: Option<String>,
 }
 
 impl CloudQuery {
@@ -351,8 +354,11 @@ async fn cloud_info(
     Names((version, id)): Names<(String, String)>,
     Params(query): Params<CloudQuery>,
     request: Request,
-) -> Result<Json<CloudInfo>, Problem> {
+) -> Result<Response, Problem> {
     must_be_version(&version)?;
+    if query.fields.as_deref() == Some("webhook_configuration") {
+        return webhook::configuration(&api.webhooks, &caller, &id).await.map(IntoResponse::into_response);
+    }
     query.check(&caller)?;
     let file = readable(&api, &caller.user, &id).await?;
     let config = api.media.config();
@@ -362,14 +368,15 @@ async fn cloud_info(
         Some(url) => url.clone(),
         None => base_of(&request)?,
     };
-    Ok(Json(CloudInfo {
+    let info = Json(CloudInfo {
         messaging_product: "whatsapp",
         url: format!("{base}/v1/media/{}/content?{}", file.id, api.media.signer().query(&ticket)),
         mime_type: file.mime.clone(),
         sha256: file.sha256_hex(),
         file_size: file.size,
         id: file.id.to_string(),
-    }))
+    });
+    Ok(info.into_response())
 }
 
 /// Deletes a file, as the Cloud API does.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use natter_protocol::Seq;
 use natter_protocol::error::Kind;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -19,8 +19,9 @@ use utoipa_axum::routes;
 use super::extract::{Params, Whole};
 use super::send::{Sent, Success, answer, send};
 use super::shape::Shape;
-use super::{Api, Caller, Problem, inline, liberal, whatsapp};
+use super::{Api, Caller, Problem, form, inline, liberal, whatsapp};
 use crate::inside::{Fetch, Page};
+use crate::media::kind::Declared;
 use crate::news::Woken;
 use crate::reader::WINDOW_ENTRIES;
 
@@ -57,13 +58,34 @@ struct SendMessage {
     id: Option<String>,
 }
 
+/// The same as a form, with the file itself where a media id would stand.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the document; what is taken is read in `form`")]
+struct SendForm {
+    #[schema(rename = "sender_ID")]
+    sender_id: Option<String>,
+    #[schema(rename = "reciever_ID", example = "bob")]
+    reciever_id: String,
+    #[schema(rename = "type")]
+    kind: Option<String>,
+    /// The words, or the caption.
+    text: Option<String>,
+    /// The file, with its name: an image, audio, a video, a sticker.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    media_object: Option<String>,
+    /// The file, with its name: any.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    document: Option<String>,
+    id: Option<String>,
+}
+
 /// sendMessage: answers when the message is on disk.
 #[utoipa::path(
     post, path = "/messages", tag = "messages",
     params(("Idempotency-Key" = Option<String>, Header, description = "Stands for a body's `id`: a retry with the same key is safe")),
     request_body(content(
         (SendMessage = "application/json"),
-        (SendMessage = "multipart/form-data"),
+        (SendForm = "multipart/form-data"),
     )),
     responses((status = 200, description = "The message is committed, now or by an earlier try", body = Sent))
 )]
@@ -73,29 +95,34 @@ async fn send_message(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Problem> {
-    let is_multipart = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.to_ascii_lowercase().starts_with("multipart/form-data"));
-    let body = if is_multipart {
-        inline::read(&api, &caller, request).await?
-    } else {
+    if !form::is_multipart(&headers) {
         let Whole(body) = Whole::from_request(request, &()).await?;
-        liberal::parse(&body)?
-    };
+        return of_parameters(&api, &caller, &headers, liberal::parse(&body)?).await;
+    }
+    let body = request.into_body();
+    let form = form::multipart(&api.media, &caller.user, &headers, &Declared::default(), body).await?;
+    inline::send(&api, &caller, &form, |body| of_parameters(&api, &caller, &headers, body)).await
+}
+
+async fn of_parameters(
+    api: &Api,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: Map<String, Value>,
+) -> Result<Response, Problem> {
     if liberal::is_cloud(&body) {
         // 360dialog's second API: Cloud bodies without version and number in the path.
-        return whatsapp::cloud(&api, &caller, &headers, body).await.map_err(|problem| problem.in_shape(Shape::Cloud));
+        return whatsapp::cloud(api, caller, headers, body).await.map_err(|problem| problem.in_shape(Shape::Cloud));
     }
     if liberal::is_mark(&body) {
-        whatsapp::mark(&api, &caller, &body, None).await?;
+        whatsapp::mark(api, caller, &body, None).await?;
         return Ok(Json(Success::YES).into_response());
     }
     let liberal::Mission { sender, draft } = liberal::mission(body)?;
     if let Some(sender) = sender {
         caller.must_be("sender_ID", &sender)?;
     }
-    let (sent, n, timestamp) = send(&api, &caller, &headers, draft).await?;
+    let (sent, n, timestamp) = send(api, caller, headers, draft).await?;
     Ok(Json(sent.natter(n, timestamp)).into_response())
 }
 

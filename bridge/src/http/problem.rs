@@ -68,6 +68,12 @@ impl Problem {
         Self { code, retry_after: Some(RETRY_AFTER_SECS), ..Self::new(status, Kind::Quota, detail) }
     }
 
+    /// Says first which parameter it speaks of.
+    #[must_use]
+    pub fn within(self, parameter: &str) -> Self {
+        Self { detail: format!("{parameter}: {}", self.detail), ..self }
+    }
+
     /// Adds `Retry-After`.
     #[must_use]
     pub fn retry_after(self, secs: u64) -> Self {

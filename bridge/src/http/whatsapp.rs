@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use super::extract::{Names, Whole};
 use super::messages;
 use super::send::{Sent, Success, answer, command, send};
-use super::{Api, Caller, Problem, liberal};
+use super::{Api, Caller, Problem, inline, liberal, link};
 
 /// Most names of one question.
 const CONTACTS_MAX: usize = 1000;
@@ -97,8 +97,22 @@ pub(super) async fn cloud(
         mark(api, caller, &body, None).await?;
         return Ok(Json(Success::YES).into_response());
     }
-    let (sent, _, _) = send(api, caller, headers, liberal::whatsapp(body)?).await?;
+    let (sent, _, _) = send_with_links(api, caller, headers, body).await?;
     Ok(Json(sent).into_response())
+}
+
+/// Sends a message, after its `link` has been fetched, if it has one and that is allowed.
+async fn send_with_links(
+    api: &Api,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: Map<String, Value>,
+) -> Result<(Sent, N, u64), Problem> {
+    let sending = async |body| send(api, caller, headers, liberal::whatsapp(body)?).await;
+    match link::fetch(api, caller, &body).await? {
+        None => sending(body).await,
+        Some(file) => inline::send_file(api, caller, &file, |id| Ok(link::replaced(&body, id)), sending).await,
+    }
 }
 
 /// What follows `v` in a path of the Cloud API: two numbers and a dot between.
@@ -158,7 +172,7 @@ async fn on_premises_message(
         mark(&api, &caller, &body, None).await?;
         return Ok(Json(Success::YES).into_response());
     }
-    let (sent, _, _) = send(&api, &caller, &headers, liberal::whatsapp(body)?).await?;
+    let (sent, _, _) = send_with_links(&api, &caller, &headers, body).await?;
     Ok(Json(sent.on_premises()).into_response())
 }
 

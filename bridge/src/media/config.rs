@@ -16,6 +16,8 @@ pub struct Config {
     pub redirect: bool,
     /// Where clients find this server, as `https://chat.example.com`, for URLs that are given out; `None`: where they found it.
     pub public_url: Option<String>,
+    /// Media by `link`.
+    pub links: Links,
     /// How long a URL is good that needs no token. Default 5 minutes.
     pub url_time: Duration,
     /// Uploads at a time; one more is told "not now". Default 32: on S3, each holds two parts of 5 MiB.
@@ -41,6 +43,7 @@ impl Config {
             notes,
             redirect: false,
             public_url: None,
+            links: Links::default(),
             url_time: Duration::from_secs(300),
             uploads_max: 32,
             uploads_per_user_max: 8,
@@ -49,6 +52,23 @@ impl Config {
             sweep_rest: Duration::from_secs(600),
             orphan_age: Duration::from_secs(3600),
         }
+    }
+}
+
+/// From where files are fetched that messages name by `link`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Links {
+    /// These hosts only, in lower case; `*`: any. Default: none, and such messages are refused.
+    pub hosts: Vec<String>,
+    /// Hosts may lie at private addresses, and there at http:// too. Default: no.
+    pub private_addresses: bool,
+    /// How long a file may take. Default 20 s.
+    pub time_max: Duration,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { hosts: Vec::new(), private_addresses: false, time_max: Duration::from_secs(20) }
     }
 }
 

@@ -38,7 +38,7 @@ impl Media {
     /// Begins an upload of `owner`, of `size` bytes as far as that is known. Nothing is stored before the first [`Upload::write`].
     ///
     /// # Errors
-    /// [`Error::Refused`] beyond a quota; [`Error::NotNow`] when too many uploads run.
+    /// [`Error::Refused`] beyond a quota; [`Error::Busy`] when too many uploads run.
     pub async fn begin(&self, owner: &UserId, size: Option<u64>) -> Result<Upload, Error> {
         let place = Arc::clone(&self.shared.places).try_acquire_owned().map_err(|_| Error::Busy)?;
         let used = match self.ask(Question::Use(owner.clone())).await? {

@@ -313,7 +313,7 @@ fn an_account_is_its_password_and_whether_its_user_may_come_in(fixture: &mut imp
         assert_eq!(store.account(&user).unwrap(), account);
     }
     assert_eq!(store.account(&carol).unwrap(), Account::default());
-    assert_eq!(store.disabled().unwrap(), [bob.clone()]);
+    assert_eq!(store.disabled().unwrap(), std::slice::from_ref(&bob));
     let accounts = vec![(alice.clone(), Account { password: hash, disabled: true }), (bob.clone(), Account::default())];
     settle(store, Settlement { accounts, ..Settlement::default() });
     fixture.reopen();

@@ -7,7 +7,7 @@ use axum::http::uri::{PathAndQuery, Scheme};
 
 /// A callback, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(crate) struct Target {
     pub(super) is_tls: bool,
     /// A name or an address, without brackets.
     pub(super) host: String,
@@ -23,7 +23,7 @@ impl Target {
     ///
     /// # Errors
     /// Expected and got, as text.
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let wrong = |got: &str| format!("url: expected https://HOST[:PORT][/PATH][?QUERY], got {got}");
         let uri: Uri = url.parse().map_err(|error| wrong(&format!("something else ({error})")))?;
         let is_tls = match uri.scheme() {
@@ -55,6 +55,17 @@ impl Target {
         let path_and_query =
             if path_and_query.starts_with('?') { format!("/{path_and_query}") } else { path_and_query.to_owned() };
         Ok(Self { is_tls, host, port, authority: authority.as_str().to_owned(), path_and_query })
+    }
+
+    /// The name or address that is asked.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// What its path ends in.
+    pub(crate) fn file_name(&self) -> Option<&str> {
+        let path = self.path_and_query.split('?').next().unwrap_or_default();
+        path.rsplit('/').next().filter(|name| !name.is_empty())
     }
 
     /// Whether it may be asked at `address`.

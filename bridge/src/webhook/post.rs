@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -27,16 +28,16 @@ const AGENT: &str = concat!("natter/", env!("CARGO_PKG_VERSION"));
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     settings: Settings,
     tls: Arc<OnceLock<Option<TlsConnector>>>,
 }
 
 /// A connection that may carry another request.
-pub(super) struct Connection(SendRequest<Full<Bytes>>);
+pub(crate) struct Connection(SendRequest<Full<Bytes>>);
 
 impl Client {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         Self { settings, tls: Arc::default() }
     }
 
@@ -103,6 +104,22 @@ impl Client {
         let ((status, _, is_whole), connection) = self.in_time(posted).await?;
         *kept = is_whole.then_some(connection);
         Ok(status)
+    }
+
+    /// Asks for what lies at a target: its head within the time limit, and its body as it comes, as long as the connection is kept.
+    ///
+    /// # Errors
+    /// There was no answer; the text says why.
+    pub(crate) async fn get(&self, target: &Target) -> Result<(Response<Incoming>, Connection), String> {
+        let request = request(target, Method::GET, &target.path_and_query).body(Full::default());
+        let asked = async {
+            let mut connection = self.connect(target).await?;
+            connection.0.ready().await.map_err(|error| error.to_string())?;
+            let request = request.map_err(|error| error.to_string())?;
+            let answer = connection.0.send_request(request).await.map_err(|error| error.to_string())?;
+            Ok((answer, connection))
+        };
+        self.in_time(asked).await
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {

@@ -107,7 +107,7 @@ fn no_webhook(caller: &Caller) -> Problem {
 }
 
 /// Posts what the caller gets to a URL from now on: `messages` and `statuses` as the Cloud API has them, one a POST, signed.
-#[utoipa::path(put, path = "/v1/webhook", tag = "webhooks", request_body = Asked,
+#[utoipa::path(put, path = "/v1/webhook", operation_id = "put_webhook", tag = "webhooks", request_body = Asked,
     responses((status = 200, body = Shown), (status = 400, body = Problem), (status = 403, body = Problem)))]
 async fn put(State(webhooks): State<Webhooks>, caller: Caller, body: Bytes) -> Result<Json<Shown>, Problem> {
     must_be_the_user(&caller)?;
@@ -119,7 +119,7 @@ async fn put(State(webhooks): State<Webhooks>, caller: Caller, body: Bytes) -> R
 }
 
 /// The caller's webhook, and how it is doing.
-#[utoipa::path(get, path = "/v1/webhook", tag = "webhooks", responses((status = 200, body = Shown), (status = 404, body = Problem)))]
+#[utoipa::path(get, path = "/v1/webhook", operation_id = "get_webhook", tag = "webhooks", responses((status = 200, body = Shown), (status = 404, body = Problem)))]
 async fn get(State(webhooks): State<Webhooks>, caller: Caller) -> Result<Json<Shown>, Problem> {
     let webhook = webhooks.of(&caller.user).await?.ok_or_else(|| no_webhook(&caller))?;
     let health = webhooks.health(&caller.user).unwrap_or_default();
@@ -128,7 +128,7 @@ async fn get(State(webhooks): State<Webhooks>, caller: Caller) -> Result<Json<Sh
 }
 
 /// Takes the caller's webhook away, with the device that it is.
-#[utoipa::path(delete, path = "/v1/webhook", tag = "webhooks", responses((status = 200, body = Success), (status = 403, body = Problem)))]
+#[utoipa::path(delete, path = "/v1/webhook", operation_id = "delete_webhook", tag = "webhooks", responses((status = 200, body = Success), (status = 403, body = Problem)))]
 async fn delete(State(webhooks): State<Webhooks>, caller: Caller) -> Result<Json<Success>, Problem> {
     must_be_the_user(&caller)?;
     webhooks.remove(&caller.user).await?;
@@ -136,7 +136,7 @@ async fn delete(State(webhooks): State<Webhooks>, caller: Caller) -> Result<Json
 }
 
 /// Another key for the signatures: what is registered by the Cloud API's call has one that nobody was told.
-#[utoipa::path(put, path = "/v1/webhook/secret", tag = "webhooks", request_body(content = Option<AskedSecret>),
+#[utoipa::path(put, path = "/v1/webhook/secret", operation_id = "put_webhook_secret", tag = "webhooks", request_body(content = Option<AskedSecret>),
     responses((status = 200, body = Shown), (status = 403, body = Problem), (status = 404, body = Problem)))]
 async fn put_secret(State(webhooks): State<Webhooks>, caller: Caller, body: Bytes) -> Result<Json<Shown>, Problem> {
     must_be_the_user(&caller)?;
