@@ -453,7 +453,7 @@ pub struct Account {
 }
 
 /// A revocation, as stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Revoked {
     /// One token.
     Token(UserId, String),

@@ -120,7 +120,7 @@ pub struct State<S> {
     /// The database.
     pub store: S,
     /// Every revocation.
-    pub revoked: Vec<Revoked>,
+    pub revoked: BTreeSet<Revoked>,
     /// Every user that may not come in.
     pub disabled: BTreeSet<UserId>,
     /// Every webhook.
@@ -152,7 +152,7 @@ impl<S: Store> State<S> {
     pub fn recover(store: S, log: u8) -> Result<Self, StoreError> {
         let mut state = Self {
             store,
-            revoked: Vec::new(),
+            revoked: BTreeSet::new(),
             disabled: BTreeSet::new(),
             webhooks: BTreeMap::new(),
             journal: VecDeque::new(),
@@ -186,7 +186,7 @@ impl<S: Store> State<S> {
         self.accounts.clear();
         self.media.clear();
         self.media_grants.clear();
-        self.revoked = self.store.revoked()?;
+        self.revoked = self.store.revoked()?.into_iter().collect();
         self.disabled = self.store.disabled()?.into_iter().collect();
         self.webhooks = self.store.webhooks()?.into_iter().map(|(user, device, row)| ((user, device), row)).collect();
         self.settled_no = self.store.next_no(log)? - 1;
@@ -579,9 +579,7 @@ impl<S: Store> State<S> {
             Change::Session { user, client_id, session } => self.set_session(user, client_id, Some(session.clone())),
             Change::SessionGone { user, client_id } => self.set_session(user, client_id, None),
             Change::Revoked(revoked) => {
-                if !self.revoked.contains(revoked) {
-                    self.revoked.push(revoked.clone());
-                }
+                self.revoked.insert(revoked.clone());
             }
             Change::Password { user, hash } => self.change_account(user, |account| account.password = hash.clone())?,
             Change::Disabled { user, disabled } => {

@@ -80,9 +80,7 @@ impl Subjects {
             let chat = state.chat(key)?;
             out.push(Fact::Chat(key.clone(), chat.last_n, chat.members.clone()));
         }
-        let mut revoked = state.revoked.clone();
-        revoked.sort_by_key(|revoked| format!("{revoked:?}"));
-        out.extend(revoked.into_iter().map(Fact::Revoked));
+        out.extend(state.revoked.iter().cloned().map(Fact::Revoked));
         Ok(out)
     }
 
