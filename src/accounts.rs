@@ -299,13 +299,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_key_is_bad() {
+    fn s23_a_token_of_another_key_is_bad() {
         let (bench, other) = (bench(), self::bench());
         assert_eq!(bench.verify(&other.sign(&good())), Err(Denied::Bad));
     }
 
     #[test]
-    fn an_expired_token_does_not_work_at_all() {
+    fn s19_an_expired_token_does_not_work_at_all() {
         let bench = bench();
         for exp in [json!(NOW), json!(NOW - 1), json!(0), json!(1.5)] {
             bench.denies(&json!({ "exp": exp }), Denied::Expired);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_that_are_missing_or_of_another_type_are_bad() {
+    fn s19_claims_that_are_missing_or_of_another_type_are_bad() {
         let bench = bench();
         for claim in ["sub", "aud", "iat", "exp", "jti"] {
             bench.denies(&json!({ claim: null }), Denied::Bad);

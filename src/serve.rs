@@ -49,6 +49,8 @@ const LOCK_WAIT_STEP: Duration = Duration::from_millis(50);
 pub(crate) fn run(config: &Config) -> Result<ExitCode> {
     start_logging(&config.log.level)?;
     limits::raise_open_files();
+    // Whatever a library makes is for this user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
     let outcome = runtime.block_on(serve(config));
     // rumqttd's threads never end: nobody waits for them.

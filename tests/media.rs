@@ -536,6 +536,16 @@ fn s78_nobody_else_on_the_machine_reads_them() {
         let mode = std::fs::metadata(server.data().join(dir)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700, "{dir}");
     }
+    let mut dirs = vec![server.data().to_owned()];
+    let mut files = 0;
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()) {
+            let mode = std::fs::symlink_metadata(&entry).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", entry.display());
+            if entry.is_dir() { dirs.push(entry) } else { files += 1 }
+        }
+    }
+    assert!(files > 3, "{files}");
 }
 
 #[test]

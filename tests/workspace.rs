@@ -127,3 +127,52 @@ fn rust_files(path: &Path) -> Vec<PathBuf> {
     }
     files
 }
+
+/// Versions below which a defect is known that concerns us (reference: the advisories of RustSec).
+const AT_LEAST: [(&str, [u64; 3]); 4] =
+    [("rustls-webpki", [0, 103, 12]), ("jsonwebtoken", [11, 0, 0]), ("h2", [0, 4, 4]), ("argon2", [0, 5, 0])];
+
+/// Every version of a package in Cargo.lock.
+fn locked(package: &str) -> Vec<[u64; 3]> {
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock");
+    let name = format!("name = \"{package}\"");
+    let version = |line: &str| {
+        let mut parts = line.strip_prefix("version = \"")?.trim_end_matches('"').split(['.', '-', '+']).map(str::parse);
+        Some([parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?])
+    };
+    let lines: Vec<&str> = lock.lines().collect();
+    lines.windows(2).filter(|pair| pair[0] == name).filter_map(|pair| version(pair[1])).collect()
+}
+
+#[test]
+fn s79_dependencies_are_at_least_as_new_as_their_repairs() {
+    for (package, least) in AT_LEAST {
+        let versions = locked(package);
+        assert!(!versions.is_empty(), "{package} is not there any more: take it from this list");
+        for version in versions {
+            assert!(version >= least, "{package}: expected at least {least:?}, got {version:?}; run `cargo update`");
+        }
+    }
+}
+
+#[test]
+fn s79_unsafe_code_is_denied_and_only_tests_have_leave() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    assert!(manifest.contains("unsafe_code = \"deny\""));
+    let mut dirs: Vec<PathBuf> = ["src", "protocol/src", "broker/src", "bridge/src", "client-sdk/src", "tools/src"]
+        .map(|dir| root().join(dir))
+        .into();
+    let mut seen = 0;
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() {
+                dirs.push(entry);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&entry).expect("a file");
+                assert!(!text.contains("(unsafe_code"), "{}: unsafe code has leave in tests only", entry.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 100, "{seen} files");
+}
