@@ -150,6 +150,13 @@ impl Accounts for TokenAccounts {
         Ok(verified.grant)
     }
 
+    fn still_holds(&self, grant: &Grant, now: u64) -> Result<(), Denied> {
+        if self.is_revoked(grant) {
+            return Err(Denied::Revoked);
+        }
+        if now < grant.expires_at { Ok(()) } else { Err(Denied::Expired) }
+    }
+
     fn on_revocation(&self, listener: RevocationListener) {
         self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }

@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use natter_bridge::change::Secret;
 use natter_bridge::webhook::Webhooks;
-use natter_bridge::{Bridge, Handle};
+use natter_bridge::{Bridge, Handle, wholly};
 use natter_protocol::accounts::Revocation;
 use natter_protocol::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::accounts::TokenAccounts;
@@ -94,6 +95,8 @@ pub(crate) struct Desk {
     pub(crate) tokens: Arc<TokenAccounts>,
     pub(crate) hasher: Hasher,
     pub(crate) webhooks: Webhooks,
+    /// What is committed and then applied: one after the other, and each to its end, whoever hangs up meanwhile.
+    pub(crate) turn: Arc<Mutex<()>>,
 }
 
 impl Desk {
@@ -125,33 +128,49 @@ impl Desk {
 
     /// Gives a user another password; every token that was issued up to now ends. `false`: there is no such user.
     pub(crate) async fn set_password(&self, user: UserId, hash: Secret) -> Result<bool, natter_bridge::Error> {
-        let before = self.tokens.end_before(&user, unix_secs());
-        let is_known = self.bridge.set_password(user.clone(), Some(hash), before).await?;
-        if is_known {
-            self.tokens.revoke(&Revocation::User { user, before });
-        }
-        Ok(is_known)
+        let (turn, bridge, tokens) = (Arc::clone(&self.turn), self.bridge.clone(), Arc::clone(&self.tokens));
+        wholly(async move {
+            let _turn = turn.lock().await;
+            let before = tokens.end_before(&user, unix_secs());
+            let is_known = bridge.set_password(user.clone(), Some(hash), before).await?;
+            if is_known {
+                tokens.revoke(&Revocation::User { user, before });
+            }
+            Ok(is_known)
+        })
+        .await
     }
 
     /// Keeps a user out, and every token that was issued up to now ends; or lets him in again. `false`: there is no such user.
     pub(crate) async fn set_disabled(&self, user: UserId, disabled: bool) -> Result<bool, natter_bridge::Error> {
-        let before = self.tokens.end_before(&user, unix_secs());
-        let is_known = self.bridge.set_disabled(user.clone(), disabled, before).await?;
-        if is_known {
-            if disabled {
-                self.tokens.revoke(&Revocation::User { user: user.clone(), before });
+        let (turn, bridge, tokens) = (Arc::clone(&self.turn), self.bridge.clone(), Arc::clone(&self.tokens));
+        let webhooks = self.webhooks.clone();
+        wholly(async move {
+            let _turn = turn.lock().await;
+            let before = tokens.end_before(&user, unix_secs());
+            let is_known = bridge.set_disabled(user.clone(), disabled, before).await?;
+            if is_known {
+                if disabled {
+                    tokens.revoke(&Revocation::User { user: user.clone(), before });
+                }
+                tokens.set_disabled(&user, disabled);
+                webhooks.look_again().await?;
             }
-            self.tokens.set_disabled(&user, disabled);
-            self.webhooks.look_again().await?;
-        }
-        Ok(is_known)
+            Ok(is_known)
+        })
+        .await
     }
 
     /// Ends what `revocation` covers, and the connections with it.
     pub(crate) async fn revoke(&self, revocation: Revocation) -> Result<(), natter_bridge::Error> {
-        self.bridge.revoke(revocation.clone()).await?;
-        self.tokens.revoke(&revocation);
-        Ok(())
+        let (turn, bridge, tokens) = (Arc::clone(&self.turn), self.bridge.clone(), Arc::clone(&self.tokens));
+        wholly(async move {
+            let _turn = turn.lock().await;
+            bridge.revoke(revocation.clone()).await?;
+            tokens.revoke(&revocation);
+            Ok(())
+        })
+        .await
     }
 
     /// Asks for all of them before it waits for any, so that they share commits.

@@ -189,7 +189,14 @@ impl Server {
         let gate = Gate { door: Arc::downgrade(&door), origins: config.http.allowed_origins.clone().into() };
         let webhooks = Webhooks::start(bridge.handle.clone(), config.webhooks()).await.context("webhooks")?;
         let hasher = Hasher::new(config.accounts.hashes_at_a_time);
-        let desk = Arc::new(Desk { bridge: bridge.handle.clone(), key, tokens, hasher, webhooks: webhooks.clone() });
+        let desk = Arc::new(Desk {
+            bridge: bridge.handle.clone(),
+            key,
+            tokens,
+            hasher,
+            webhooks: webhooks.clone(),
+            turn: Arc::default(),
+        });
         let brake = Arc::new(DoorBrake(door.addresses()));
         let own = http::accounts::Accounts::new(Arc::clone(&desk), &config.accounts, door.addresses());
         let more = http::accounts::add_to(webhook_routes(webhooks.clone()), &own);

@@ -4,14 +4,15 @@
 
 mod common;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::http::{Answer, Client};
 use common::server::natter;
-use common::{Connect, Device, TestServer, assert_receipt, assert_text};
+use common::{Connect, Device, TestServer, assert_receipt, assert_text, dial, patience};
 use serde_json::{Value, json};
 
 const OPEN: &str = "[accounts]\nregistration = \"open\"\nregistrations_per_min = 1000\n";
@@ -216,6 +217,77 @@ fn s21_a_token_ends_with_its_logout_and_its_connection_with_it() {
     Connect::v5("alice", "c", &one).refused(server.mqtt(), 0x86);
     tablet.raw.ping();
     assert!(works(&server, &two));
+}
+
+/// A request, but for the last `withheld` bytes of its body.
+fn begin(server: &TestServer, token: &str, line: &str, body: &str, withheld: usize) -> TcpStream {
+    let mut stream = dial(server.http());
+    let length = body.len();
+    let head =
+        format!("{line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&body.as_bytes()[..length - withheld]).unwrap();
+    stream
+}
+
+#[test]
+fn s21_a_logout_counts_though_its_client_hangs_up_at_once() {
+    let server = TestServer::start_with(&format!("{OPEN}renewals_per_min = 1000\n"));
+    register(&server, "alice");
+    let tokens: Vec<String> = (0..20).map(|_| token_of(&login(&server, "alice", PASSWORD))).collect();
+    for token in &tokens {
+        drop(begin(&server, token, "POST /v1/users/logout", "", 0));
+    }
+    let deadline = Instant::now() + patience();
+    for token in &tokens {
+        while works(&server, token) {
+            // One that was closed before it was read at all is no logout: it is told again, as its client would.
+            drop(begin(&server, token, "POST /v1/users/logout", "", 0));
+            assert!(Instant::now() < deadline, "a logout is committed and not applied");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn s21_what_ends_after_its_token_does_is_refused() {
+    let server = TestServer::start_with(OPEN);
+    let alice = register(&server, "alice");
+    let requests = [
+        ("POST /messages", r#"{"to":"alice","text":"hi","id":"late"}"#),
+        ("POST /v24.0/alice/messages", r#"{"messaging_product":"whatsapp","to":"alice","text":{"body":"hi"}}"#),
+        ("PUT /v1/webhook", r#"{"url":"https://callback.example/"}"#),
+    ];
+    let held: Vec<_> = requests.map(|(line, body)| (line, begin(&server, &alice, line, body, 1))).into();
+    post(&server, "/v1/users/logout", Some(&alice), Value::Null).ok();
+    for (line, mut stream) in held {
+        stream.write_all(b"}").unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 401", "{line}");
+    }
+    let again = token_of(&login(&server, "alice", PASSWORD));
+    let client = Client { address: server.http(), token: Some(again) };
+    assert_eq!(client.get("/messages").ok()["messages"], json!([]), "nothing was sent");
+    assert_eq!(client.get("/v1/webhook").status, 404);
+}
+
+#[test]
+fn s60_a_body_that_does_not_come_ends_its_request() {
+    let server = TestServer::start_with(OPEN);
+    let alice = register(&server, "alice");
+    let lines =
+        ["POST /v1/users/login", "POST /v1/users", "POST /v1/users/password", "PUT /v1/webhook", "POST /messages"];
+    let held: Vec<_> = lines.map(|line| (line, begin(&server, &alice, line, "{\"user\":1}", 4))).into();
+    let began = Instant::now();
+    for (line, mut stream) in held {
+        stream.set_read_timeout(Some(Duration::from_secs(45))).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408", "{line}");
+    }
+    assert!(began.elapsed() > Duration::from_secs(20), "it had time");
 }
 
 #[test]

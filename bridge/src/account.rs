@@ -52,6 +52,8 @@ pub enum Ask {
         /// Where to.
         webhook: Option<Webhook>,
     },
+    /// One webhook, if its user may come in.
+    Webhook(UserId, DeviceId),
     /// Every webhook whose user may come in.
     Webhooks,
     /// The ids of the user's messages that a receipt covers, the first of them.
@@ -76,6 +78,8 @@ pub enum Told {
     Done(bool),
     /// It was not.
     Refused(Refusal),
+    /// The webhook.
+    Webhook(Option<Webhook>),
     /// The webhooks.
     Webhooks(Vec<(UserId, DeviceId, Webhook)>),
     /// Ids, oldest first, and up to which number that is all.
@@ -117,6 +121,11 @@ impl<S: Store> Engine<S> {
                 Ok(Told::Done(true))
             }
             Ask::SetWebhook { user, device, webhook } => self.set_webhook(user, device, webhook),
+            Ask::Webhook(user, device) => {
+                let may_come_in = !self.state.disabled.contains(&user);
+                let webhook = self.state.webhooks.get(&(user, device)).filter(|_| may_come_in);
+                Ok(Told::Webhook(webhook.cloned()))
+            }
             Ask::Webhooks => Ok(Told::Webhooks(self.active_webhooks())),
             Ask::Covered { user, chat, after, upto } => self.covered(&user, &chat, after, upto),
         }
@@ -240,6 +249,17 @@ impl Handle {
         match self.tell(Ask::SetWebhook { user, device, webhook }).await? {
             Told::Done(_) => Ok(()),
             Told::Refused(refusal) => Err(refusal.into()),
+            _ => Err(Error::Ended),
+        }
+    }
+
+    /// A user's webhook, if he may come in.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub async fn webhook(&self, user: UserId, device: DeviceId) -> Result<Option<Webhook>, Error> {
+        match self.tell(Ask::Webhook(user, device)).await? {
+            Told::Webhook(webhook) => Ok(webhook),
             _ => Err(Error::Ended),
         }
     }

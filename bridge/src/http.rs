@@ -35,6 +35,7 @@ use tower_service::Service as _;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use caller::{Brake, Caller, token};
+pub use extract::Whole;
 pub use problem::Problem;
 pub(crate) use whatsapp::must_be_version;
 

@@ -365,3 +365,14 @@ fn answer(reply: Reply) -> Result<Answer, Error> {
         _ => Err(Error::Ended),
     }
 }
+
+/// Runs `task` to its end, whatever becomes of whoever waits for it: an HTTP client that hangs up must not leave done by half what is
+/// committed and then applied.
+///
+/// # Errors
+/// Those of the task.
+pub async fn wholly<T: Send + 'static>(
+    task: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(task).await.unwrap_or(Err(Error::Ended))
+}

@@ -26,7 +26,7 @@ pub use address::is_private;
 pub use routes::{configuration, router};
 
 use crate::change::{Secret, Webhook};
-use crate::{Error, Handle};
+use crate::{Error, Handle, wholly};
 pub(crate) use address::Target;
 use delivery::Delivery;
 pub(crate) use post::Client;
@@ -167,11 +167,7 @@ impl Webhooks {
     /// # Errors
     /// When the bridge does not answer.
     pub async fn of(&self, user: &UserId) -> Result<Option<Webhook>, Error> {
-        let known = self.inner.bridge.webhooks().await?;
-        Ok(known
-            .into_iter()
-            .find(|(of, device, _)| of == user && device.as_str() == DEVICE)
-            .map(|(.., webhook)| webhook))
+        self.inner.bridge.webhook(user.clone(), DeviceId::webhook()).await
     }
 
     /// How a user's webhook is doing.
@@ -183,7 +179,7 @@ impl Webhooks {
     }
 
     /// Gives a user a webhook, or another one, once its callback has answered the challenge; the secret stays, or is made, if none is given.
-    /// Returns the webhook, and whether the secret is new.
+    /// `still`: whether the caller may do that, before and after the callback has answered. Returns the webhook, and whether the secret is new.
     ///
     /// # Errors
     /// [`Error::Refused`]: the callback is not accepted, did not answer, or a quota is full.
@@ -193,7 +189,9 @@ impl Webhooks {
         url: String,
         verify_token: String,
         secret: Option<String>,
+        still: impl Fn() -> Result<(), Refusal>,
     ) -> Result<(Webhook, bool), Error> {
+        still()?;
         for (name, text) in [("url", &url), ("verify_token", &verify_token)] {
             if text.len() > TEXT_BYTES_MAX {
                 let details = format!("{name}: expected at most {TEXT_BYTES_MAX} bytes, got {}", text.len());
@@ -208,6 +206,7 @@ impl Webhooks {
         drop(permit);
         outcome.map_err(|details| Refusal::new(Kind::InvalidValue, details))?;
         let before = self.of(user).await?.map(|webhook| webhook.secret);
+        still()?;
         let is_new = secret.is_none() && before.is_none();
         let secret = secret.map(Secret).or(before).unwrap_or_else(random_secret);
         let webhook = Webhook { url, verify_token: Secret(verify_token), secret };
@@ -236,9 +235,13 @@ impl Webhooks {
     }
 
     async fn store(&self, user: &UserId, webhook: Option<Webhook>) -> Result<(), Error> {
-        let device = DeviceId::webhook();
-        self.inner.bridge.set_webhook(user.clone(), device, webhook).await?;
-        self.look_again().await
+        let (webhooks, user) = (self.clone(), user.clone());
+        // To its end, whoever hangs up: what is stored must be what runs.
+        wholly(async move {
+            webhooks.inner.bridge.set_webhook(user, DeviceId::webhook(), webhook).await?;
+            webhooks.look_again().await
+        })
+        .await
     }
 }
 

@@ -256,6 +256,10 @@ mod tests {
             Err(Denied::Bad)
         }
 
+        fn still_holds(&self, _: &Grant, _: u64) -> Result<(), Denied> {
+            Ok(())
+        }
+
         fn on_revocation(&self, _: RevocationListener) {}
     }
 

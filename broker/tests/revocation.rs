@@ -40,6 +40,10 @@ impl Accounts for Revocable {
         Err(Denied::Bad)
     }
 
+    fn still_holds(&self, _: &Grant, _: u64) -> Result<(), Denied> {
+        Ok(())
+    }
+
     fn on_revocation(&self, listener: RevocationListener) {
         self.listeners.lock().unwrap().push(listener);
     }

@@ -137,6 +137,12 @@ pub trait Accounts: Send + Sync {
     /// [`Denied`] says why not; never [`Denied::OtherUser`].
     fn identify(&self, token: &[u8], scope: Scope, now: u64) -> Result<Grant, Denied>;
 
+    /// Whether what was granted still holds at `now` (Unix seconds): for a request that took its time.
+    ///
+    /// # Errors
+    /// [`Denied`] says why not.
+    fn still_holds(&self, grant: &Grant, now: u64) -> Result<(), Denied>;
+
     /// Asks to be told of every later revocation.
     fn on_revocation(&self, listener: RevocationListener);
 }

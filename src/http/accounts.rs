@@ -8,12 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
-use natter_bridge::http::{Brake as AddressBrake, Caller, Problem, Routes, token as token_of};
+use natter_bridge::http::{Brake as AddressBrake, Caller, Problem, Routes, Whole, token as token_of};
 use natter_broker::{Addresses, Rate};
 use natter_protocol::accounts::Revocation;
 use natter_protocol::error::Kind;
@@ -255,14 +253,10 @@ struct Success {
 
 const SUCCESS: Json<Success> = Json(Success { success: true });
 
-type Body = Result<Bytes, BytesRejection>;
+type Body = Whole<BODY_BYTES_MAX>;
 
 /// A body as JSON. Its words say what was expected and never what came: it may be a password.
-fn parse<T: DeserializeOwned>(body: Body, expected: &str) -> Result<T, Problem> {
-    let body = body.map_err(|rejection| {
-        let kind = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { Kind::TooLarge } else { Kind::Malformed };
-        Problem::of(kind, format!("body: expected at most {BODY_BYTES_MAX} bytes, whole: {}", rejection.body_text()))
-    })?;
+fn parse<T: DeserializeOwned>(Whole(body): Body, expected: &str) -> Result<T, Problem> {
     serde_json::from_slice(&body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let detail = format!("body: expected {expected}, got something else at line {line}, column {column}");
@@ -327,7 +321,7 @@ async fn login(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Token>, Problem> {
-    let is_empty = body.as_ref().is_ok_and(Bytes::is_empty);
+    let is_empty = body.0.is_empty();
     let asked: Login = if is_empty { Login::default() } else { parse(body, r#"{"user":"..","password":".."}"#)? };
     let (name, password) = match (basic(&headers)?, asked.user, asked.password) {
         (Some(both), _, _) => both,
@@ -500,7 +494,7 @@ async fn disable(
     caller: Caller,
     body: Body,
 ) -> Result<Json<Success>, Problem> {
-    let is_empty = body.as_ref().is_ok_and(Bytes::is_empty);
+    let is_empty = body.0.is_empty();
     let asked: Disable = if is_empty { Disable::default() } else { parse(body, r#"{"password":".."}"#)? };
     accounts.must_be_the_user(peer, &caller, asked.password).await?;
     accounts.desk.set_disabled(caller.user, true).await?;
@@ -509,7 +503,6 @@ async fn disable(
 
 /// Adds the routes.
 pub(crate) fn add_to(routes: Routes, accounts: &Shared) -> Routes {
-    let limit = DefaultBodyLimit::max(BODY_BYTES_MAX);
     let open = OpenApiRouter::new().routes(routes!(register)).routes(routes!(login));
     let with_token = OpenApiRouter::new()
         .routes(routes!(refresh))
@@ -518,8 +511,8 @@ pub(crate) fn add_to(routes: Routes, accounts: &Shared) -> Routes {
         .routes(routes!(change_password))
         .routes(routes!(disable));
     Routes {
-        open: routes.open.merge(open.layer(limit).with_state(Arc::clone(accounts))),
-        with_token: routes.with_token.merge(with_token.layer(limit).with_state(Arc::clone(accounts))),
+        open: routes.open.merge(open.with_state(Arc::clone(accounts))),
+        with_token: routes.with_token.merge(with_token.with_state(Arc::clone(accounts))),
     }
 }
 

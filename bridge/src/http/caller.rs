@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use natter_protocol::accounts::{Denied, Grant, Scope};
-use natter_protocol::error::Kind;
+use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::{DeviceId, UserId};
 
 use super::{Api, Problem};
@@ -29,7 +29,7 @@ pub trait Brake: Send + Sync {
 }
 
 /// Who calls, as the token says.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Caller {
     /// The token's user.
     pub user: UserId,
@@ -37,9 +37,26 @@ pub struct Caller {
     pub device: Option<DeviceId>,
     /// All that the token allows.
     pub grant: Grant,
+    api: Api,
+}
+
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { user, device, grant: _, api: _ } = self;
+        f.debug_struct("Caller").field("user", user).field("device", device).finish_non_exhaustive()
+    }
 }
 
 impl Caller {
+    /// Refuses whoever has lost what his token allowed while his request arrived: a body may take long, and a revocation must not wait for it.
+    ///
+    /// # Errors
+    /// 401: the token was revoked, or has expired.
+    pub fn must_still_be(&self) -> Result<(), Refusal> {
+        let held = self.api.accounts.still_holds(&self.grant, self.api.now());
+        held.map_err(|denied| Refusal::new(Kind::Token, denied.to_string()))
+    }
+
     /// The device that HTTP calls act as: the token's, else `http`.
     #[must_use]
     pub fn acting_device(&self) -> DeviceId {
@@ -102,7 +119,7 @@ fn identify(api: &Api, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Resu
         let kind = if denied.is_valid_elsewhere() { Kind::NotAllowed } else { Kind::Token };
         Problem::of(kind, denied.to_string())
     })?;
-    Ok(Caller { user: grant.user.clone(), device: grant.device.clone(), grant })
+    Ok(Caller { user: grant.user.clone(), device: grant.device.clone(), grant, api: api.clone() })
 }
 
 /// The token of a request. One place is enough, and the first that has one counts.

@@ -50,21 +50,22 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Names<T
     }
 }
 
-/// A whole body of at most [`BODY_BYTES_MAX`].
-pub(crate) struct Whole(pub(crate) Bytes);
+/// A whole body of at most `BYTES_MAX`, which has 30 seconds to arrive.
+#[derive(Debug)]
+pub struct Whole<const BYTES_MAX: usize = BODY_BYTES_MAX>(pub Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Whole {
+impl<S: Send + Sync, const BYTES_MAX: usize> FromRequest<S> for Whole<BYTES_MAX> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let declared = request.headers().get(axum::http::header::CONTENT_LENGTH);
         let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if declared.is_some_and(|length| length > BODY_BYTES_MAX) {
-            return Err(too_large());
+        if declared.is_some_and(|length| length > BYTES_MAX) {
+            return Err(too_large(BYTES_MAX));
         }
-        match timeout(BODY_TIME_MAX, to_bytes(request.into_body(), BODY_BYTES_MAX)).await {
+        match timeout(BODY_TIME_MAX, to_bytes(request.into_body(), BYTES_MAX)).await {
             Ok(Ok(bytes)) => Ok(Self(bytes)),
-            Ok(Err(error)) if is_over_limit(&error) => Err(too_large()),
+            Ok(Err(error)) if is_over_limit(&error) => Err(too_large(BYTES_MAX)),
             Ok(Err(_)) => Err(Problem::of(Kind::Malformed, "body: expected as much as was declared, got less")),
             Err(_) => {
                 let detail = format!("body: expected all of it within {} s", BODY_TIME_MAX.as_secs());
@@ -85,8 +86,8 @@ fn is_over_limit(error: &axum::Error) -> bool {
     false
 }
 
-fn too_large() -> Problem {
-    Problem::of(Kind::TooLarge, format!("body: expected at most {BODY_BYTES_MAX} bytes, got more"))
+fn too_large(bytes_max: usize) -> Problem {
+    Problem::of(Kind::TooLarge, format!("body: expected at most {bytes_max} bytes, got more"))
 }
 
 /// The id that `Idempotency-Key` stands for, if it is there: the key itself where it can be an id, else its hash.

@@ -96,7 +96,7 @@ async fn send_message(
     request: Request,
 ) -> Result<Response, Problem> {
     if !form::is_multipart(&headers) {
-        let Whole(body) = Whole::from_request(request, &()).await?;
+        let Whole(body) = <Whole>::from_request(request, &()).await?;
         return of_parameters(&api, &caller, &headers, liberal::parse(&body)?).await;
     }
     let body = request.into_body();

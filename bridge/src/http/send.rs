@@ -113,6 +113,7 @@ pub(crate) async fn send(
     mut draft: Draft,
 ) -> Result<(Sent, N, u64), Problem> {
     draft.name(idempotency_key(headers)?);
+    caller.must_still_be().map_err(Error::from)?;
     let publishing = api.bridge.publish(caller.user.clone(), caller.acting_device(), Bytes::from(draft.to_bytes()));
     match answer(publishing).await? {
         Answer::Message { id, n, timestamp } => {
@@ -137,5 +138,6 @@ pub(crate) async fn send(
 
 /// Does a command, a read mark, for `caller`.
 pub(crate) async fn command(api: &Api, caller: &Caller, payload: Vec<u8>) -> Result<(), Problem> {
+    caller.must_still_be().map_err(Error::from)?;
     answer(api.bridge.publish(caller.user.clone(), caller.acting_device(), Bytes::from(payload))).await.map(|_| ())
 }

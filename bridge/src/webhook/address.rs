@@ -76,10 +76,10 @@ impl Target {
         let host = &self.host;
         match (is_private(address), private_addresses) {
             (true, false) => Err(format!(
-                "url: expected a public address, got {host}, which is at {address} (webhooks.private_addresses allows that)"
+                "url: expected a public address, got {host}, which is at a private one (webhooks.private_addresses allows that)"
             )),
             (false, _) if !self.is_tls => {
-                Err(format!("url: expected https:// for {host}, which is at the public {address}"))
+                Err(format!("url: expected https:// for {host}, which is at a public address"))
             }
             _ => Ok(()),
         }

@@ -127,24 +127,32 @@ impl Delivery {
                 return;
             }
             if look && !is_stopping {
-                match self.fetch(&tools.bridge).await {
-                    Ok(page) => known.take_page(&self.user, page),
+                let is_empty_page = match self.fetch(&tools.bridge).await {
+                    Ok(page) => {
+                        let is_empty = page.is_cut && page.entries.is_empty();
+                        known.take_page(&self.user, page);
+                        is_empty
+                    }
                     Err(Error::Ended) => return,
                     Err(error) => {
                         tracing::debug!(user = %self.user, %error, "a webhook cannot read its inbox now");
                         sleep(REST).await;
                         continue;
                     }
-                }
+                };
                 for seq in known.due() {
                     self.begin(&mut tasks, &tools, &mut known, seq, &taken_tx, stopping);
                 }
-                look = false;
+                // A page of rows for other devices only: there is more behind it.
+                look = is_empty_page;
                 if known.has_taken() {
                     // What says nothing.
                     look = self.acknowledge(&tools.bridge, &mut known).await;
                     continue;
                 }
+            }
+            if look && !is_stopping {
+                continue;
             }
             let newest = known.newest;
             tokio::select! {

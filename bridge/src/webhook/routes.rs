@@ -13,7 +13,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{TEXT_BYTES_MAX, Webhooks};
-use crate::http::{Caller, Problem, must_be_version};
+use crate::Error;
+use crate::http::{Caller, Problem, Whole, must_be_version};
 
 /// A webhook as it is asked for.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -109,11 +110,11 @@ fn no_webhook(caller: &Caller) -> Problem {
 /// Posts what the caller gets to a URL from now on: `messages` and `statuses` as the Cloud API has them, one a POST, signed.
 #[utoipa::path(put, path = "/v1/webhook", operation_id = "put_webhook", tag = "webhooks", request_body = Asked,
     responses((status = 200, body = Shown), (status = 400, body = Problem), (status = 403, body = Problem)))]
-async fn put(State(webhooks): State<Webhooks>, caller: Caller, body: Bytes) -> Result<Json<Shown>, Problem> {
+async fn put(State(webhooks): State<Webhooks>, caller: Caller, Whole(body): Whole) -> Result<Json<Shown>, Problem> {
     must_be_the_user(&caller)?;
     let Asked { url, verify_token, secret } = parse(&body, r#"{"url":"..","verify_token":"..","secret":".."}"#)?;
     check_secret(secret.as_deref())?;
-    let (webhook, is_new) = webhooks.set(&caller.user, url, verify_token, secret).await?;
+    let (webhook, is_new) = webhooks.set(&caller.user, url, verify_token, secret, || caller.must_still_be()).await?;
     let secret = is_new.then_some(webhook.secret.0);
     Ok(Json(Shown { url: webhook.url, secret, last_error: None, failing_since: None }))
 }
@@ -138,10 +139,15 @@ async fn delete(State(webhooks): State<Webhooks>, caller: Caller) -> Result<Json
 /// Another key for the signatures: what is registered by the Cloud API's call has one that nobody was told.
 #[utoipa::path(put, path = "/v1/webhook/secret", operation_id = "put_webhook_secret", tag = "webhooks", request_body(content = Option<AskedSecret>),
     responses((status = 200, body = Shown), (status = 403, body = Problem), (status = 404, body = Problem)))]
-async fn put_secret(State(webhooks): State<Webhooks>, caller: Caller, body: Bytes) -> Result<Json<Shown>, Problem> {
+async fn put_secret(
+    State(webhooks): State<Webhooks>,
+    caller: Caller,
+    Whole(body): Whole,
+) -> Result<Json<Shown>, Problem> {
     must_be_the_user(&caller)?;
     let asked: AskedSecret = if body.is_empty() { AskedSecret::default() } else { parse(&body, r#"{"secret":".."}"#)? };
     check_secret(asked.secret.as_deref())?;
+    caller.must_still_be().map_err(Error::from)?;
     let is_made = asked.secret.is_none();
     let webhook = webhooks.set_secret(&caller.user, asked.secret).await?.ok_or_else(|| no_webhook(&caller))?;
     let secret = is_made.then_some(webhook.secret.0);
@@ -157,8 +163,14 @@ async fn set_override(
     caller.must_be("the path", user)?;
     must_be_the_user(caller)?;
     match asked.override_callback_uri.filter(|uri| !uri.is_empty()) {
-        Some(url) => drop(webhooks.set(&caller.user, url, asked.verify_token.unwrap_or_default(), None).await?),
-        None => webhooks.remove(&caller.user).await?,
+        Some(url) => {
+            let verify_token = asked.verify_token.unwrap_or_default();
+            webhooks.set(&caller.user, url, verify_token, None, || caller.must_still_be()).await?;
+        }
+        None => {
+            caller.must_still_be().map_err(Error::from)?;
+            webhooks.remove(&caller.user).await?;
+        }
     }
     Ok(SUCCESS)
 }
@@ -171,7 +183,7 @@ async fn of_number(
     State(webhooks): State<Webhooks>,
     caller: Caller,
     Path((version, user)): Path<(String, String)>,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Json<Success>, Problem> {
     must_be_version(&version)?;
     let expected = r#"{"webhook_configuration":{"override_callback_uri":"..","verify_token":".."}}"#;
@@ -187,7 +199,7 @@ async fn of_account(
     State(webhooks): State<Webhooks>,
     caller: Caller,
     Path((version, user)): Path<(String, String)>,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Json<Success>, Problem> {
     must_be_version(&version)?;
     let expected = r#"{"override_callback_uri":"..","verify_token":".."}"#;

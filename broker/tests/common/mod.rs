@@ -33,6 +33,10 @@ impl Accounts for Everybody {
         Err(Denied::Bad)
     }
 
+    fn still_holds(&self, _: &Grant, _: u64) -> Result<(), Denied> {
+        Ok(())
+    }
+
     fn on_revocation(&self, _: RevocationListener) {}
 }
 
