@@ -218,6 +218,16 @@ fn a_chat_that_is_not_taken_holds_no_other_up() {
 }
 
 #[test]
+fn a_2xx_whose_body_does_not_end_is_an_acknowledgement_all_the_same() {
+    let mut world = World::new();
+    world.receiver.answers(|_| Some(receiver::ENDLESS));
+    world.bob.send(BOT, "m1", "one");
+    world.receiver.taken();
+    assert_receipt(&world.bob.entry(), "delivered", BOT, 0, 1);
+    world.receiver.nothing_for(Duration::from_millis(1500));
+}
+
+#[test]
 fn a_callback_that_never_answers_is_cut_and_holds_nobody_else_up() {
     let mut world = World::new();
     world.server.add_user("15550004");

@@ -49,6 +49,9 @@ impl Post {
     }
 }
 
+/// A status whose body never ends.
+pub(crate) const ENDLESS: u16 = 299;
+
 /// What a POST is answered; `None`: nothing at all, while the connection stays open.
 type Answer = dyn Fn(&Post) -> Option<u16> + Send + Sync;
 
@@ -168,7 +171,8 @@ fn serve(stream: TcpStream, answer: &Mutex<Box<Answer>>, posts: &mpsc::Sender<Po
         };
         let location =
             if (300..400).contains(&status) { post.header("x-redirect").unwrap_or("/elsewhere") } else { "" };
-        let answer = format!("HTTP/1.1 {status} x\r\nLocation: {location}\r\nContent-Length: 2\r\n\r\nok");
+        let length = if status == ENDLESS { 1000 } else { 2 };
+        let answer = format!("HTTP/1.1 {status} x\r\nLocation: {location}\r\nContent-Length: {length}\r\n\r\nok");
         let _ = writer.write_all(answer.as_bytes());
         let _ = posts.send(post);
     }

@@ -23,6 +23,8 @@ use super::address::Target;
 
 /// Most bytes of an answer that are read; the rest, and the connection with it, is of no interest.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// How long the body of an answer may take once its head is there: what it says counts for little.
+const BODY_TIME_MAX: Duration = Duration::from_secs(1);
 /// How we are called.
 const AGENT: &str = concat!("natter/", env!("CARGO_PKG_VERSION"));
 
@@ -55,10 +57,11 @@ impl Client {
         let request = request(target, Method::GET, &path).body(Full::default());
         let asked = async {
             let mut connection = self.connect(target).await?;
-            let (status, body, _) = exchange(&mut connection, request).await?;
-            Ok((status, body))
+            exchange(&mut connection, request).await.map(|answer| (answer, connection))
         };
-        let (status, body) = self.in_time(asked).await?;
+        let (answer, _connection) = self.in_time(asked).await?;
+        let status = answer.status();
+        let body = whole_body(answer).await.unwrap_or_default();
         // The body decides: some refuse with 200 and other words.
         let repeats = std::str::from_utf8(&body).is_ok_and(|text| text.trim() == challenge);
         if status == StatusCode::OK && repeats {
@@ -101,8 +104,10 @@ impl Client {
             let answer = exchange(&mut connection, request()).await?;
             Ok((answer, connection))
         };
-        let ((status, _, is_whole), connection) = self.in_time(posted).await?;
-        *kept = is_whole.then_some(connection);
+        let (answer, connection) = self.in_time(posted).await?;
+        let status = answer.status();
+        // The status has come: a 2xx is an acknowledgement, whatever becomes of the body.
+        *kept = whole_body(answer).await.map(|_| connection);
         Ok(status)
     }
 
@@ -187,20 +192,20 @@ fn request(target: &Target, method: Method, path: &str) -> axum::http::request::
         .header(header::ACCEPT, "*/*")
 }
 
-/// Status, the start of the body, and whether that was all of it.
+/// Asks, and waits for the head of the answer.
 async fn exchange(
     connection: &mut Connection,
     request: Result<Request<Full<Bytes>>, axum::http::Error>,
-) -> Result<(StatusCode, Bytes, bool), String> {
+) -> Result<Response<Incoming>, String> {
     let request = request.map_err(|error| error.to_string())?;
     connection.0.ready().await.map_err(|error| error.to_string())?;
-    let answer = connection.0.send_request(request).await.map_err(|error| error.to_string())?;
-    let status = answer.status();
-    match Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await {
-        Ok(body) => Ok((status, body.to_bytes(), true)),
-        // Too long, or cut off: the status has come all the same.
-        Err(_) => Ok((status, Bytes::new(), false)),
-    }
+    connection.0.send_request(request).await.map_err(|error| error.to_string())
+}
+
+/// The body of an answer; `None`: it is too long, is cut off, or does not come to its end.
+async fn whole_body(answer: Response<Incoming>) -> Option<Bytes> {
+    let body = timeout(BODY_TIME_MAX, Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect()).await;
+    body.ok()?.ok().map(|body| body.to_bytes())
 }
 
 /// TLS with the authorities that this system trusts.
