@@ -14,6 +14,8 @@ use super::net::{self, Handler, Login, Net, unexpected};
 /// Devices of an idle user: Natter's `devices_max`.
 pub(crate) const DEVICES: u64 = 10;
 
+/// The process's priority.
+const NICE: i32 = 10;
 /// How often the process looks whether it is told something.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -76,6 +78,8 @@ pub(crate) fn host(address: SocketAddr) -> Result<()> {
     let mut lines = stdin().lock().lines();
     let logins = logins(&mut lines)?;
     drop(lines);
+    // Thousands of clients would have machines of their own: what they cost here must not come out of the server's share.
+    let _unchanged = rustix::process::nice(NICE);
     let mut net = Net::new(net::open(address, &logins, net::OPENING)?)?;
     let mut stdout = stdout();
     writeln!(stdout, "ready").and_then(|()| stdout.flush())?;

@@ -26,7 +26,7 @@ const SOURCES: usize = 8;
 /// Of all connections here: longer than any run is silent.
 const KEEP_ALIVE_S: u16 = 3600;
 /// Threads that bring connections back at once.
-const STORM_THREADS: usize = 50;
+const STORM_THREADS: usize = 8;
 /// What is read at a time.
 const READ_BYTES: usize = 64 * 1024;
 /// Sockets that one wake-up is for.
