@@ -449,6 +449,7 @@ impl Config {
                 0 => natter_broker::Config::default().arrival_rate,
                 connects => Rate::spread(connects),
             },
+            departure_rate: natter_broker::Config::default().departure_rate,
             connect_rate: Rate::per_minute(self.door.connects_per_min),
             auth_failure_rate: Rate::per_minute(self.door.auth_failures_per_min),
             publish_rate: Rate::per_second(self.door.publishes_per_s),

@@ -30,6 +30,8 @@ pub struct Config {
     /// CONNECTs that are decided about, from all clients: one more waits in turn, within [`Config::connect_time_max`]. When thousands come
     /// back at once, they must not take the processor from those who are there. Default 1,250 a second for each core.
     pub arrival_rate: Rate,
+    /// Connections whose end is dealt with: one more waits in turn, for the same reason. Default 2,000 a second for each core.
+    pub departure_rate: Rate,
     /// PUBLISHes of one user, over all connections; one that sends more is read more slowly. Default 5,000 a second.
     pub publish_rate: Rate,
     /// Packets of any kind of one connection; one that sends more is read more slowly. Default 10,000 a second.
@@ -59,6 +61,9 @@ pub struct Config {
 /// CONNECTs a second and core, each of which costs some 200 microseconds from accept to SUBACK: a quarter of the machine.
 const ARRIVALS_PER_CORE: u32 = 1250;
 
+/// Ends of connections a second and core, each of some 40 microseconds.
+const DEPARTURES_PER_CORE: u32 = 2000;
+
 fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
 }
@@ -74,6 +79,7 @@ impl Default for Config {
             connections_per_user_max: 64,
             connect_rate: Rate::per_minute(1200),
             arrival_rate: Rate::spread(ARRIVALS_PER_CORE.saturating_mul(cores())),
+            departure_rate: Rate::spread(DEPARTURES_PER_CORE.saturating_mul(cores())),
             auth_failure_rate: Rate::per_minute(20),
             publish_rate: Rate::per_second(5000),
             packet_rate: Rate::per_second(10_000),

@@ -56,6 +56,7 @@ where
     let opened = Box::pin(open(stream, arrival, handshake, &mut presence)).await;
     let Some(mut driver) = opened else { return };
     driver.drive().await;
+    driver.shared.turn_to_leave().await;
     Box::pin(driver.leave()).await;
     presence.is_up = false;
 }

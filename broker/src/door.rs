@@ -19,7 +19,7 @@ use crate::connection;
 use crate::downlink;
 use crate::memory;
 use crate::metrics::{Metrics, Stats, count};
-use crate::rate::Bucket;
+use crate::rate::{Bucket, Rate};
 use crate::registry::Registry;
 use crate::router::Link;
 use crate::session::End;
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     handshakes: AtomicUsize,
     /// CONNECTs that were decided about.
     arrivals: Mutex<Bucket>,
+    /// Connections that ended.
+    departures: Mutex<Bucket>,
     last_number: AtomicU64,
     /// No more sockets are taken.
     closing: watch::Sender<bool>,
@@ -53,6 +55,22 @@ pub(crate) struct Shared {
     has_stopped: AtomicBool,
     /// Sockets that are open.
     live: watch::Sender<usize>,
+}
+
+/// Waits until it is one's turn at `rate`; whether there was anything to wait for.
+async fn in_turn(bucket: &Mutex<Bucket>, rate: Rate) -> bool {
+    let wait = {
+        let now = Instant::now();
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = bucket.wait(rate, now);
+        bucket.take(rate, now);
+        wait
+    };
+    if wait.is_zero() {
+        return false;
+    }
+    tokio::time::sleep(wait).await;
+    true
 }
 
 impl Shared {
@@ -63,16 +81,15 @@ impl Shared {
 
     /// Waits for a turn at deciding about a CONNECT ([`Config::arrival_rate`]).
     pub(crate) async fn turn(&self) {
-        let wait = {
-            let (now, rate) = (Instant::now(), self.config.arrival_rate);
-            let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-            let wait = arrivals.wait(rate, now);
-            arrivals.take(rate, now);
-            wait
-        };
-        if !wait.is_zero() {
+        if in_turn(&self.arrivals, self.config.arrival_rate).await {
             count(&self.metrics.connects_paced);
-            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Waits for a turn at ending a connection ([`Config::departure_rate`]).
+    pub(crate) async fn turn_to_leave(&self) {
+        if !self.is_closing() {
+            in_turn(&self.departures, self.config.departure_rate).await;
         }
     }
 
@@ -208,6 +225,7 @@ impl Door {
             is_memory_full: AtomicBool::new(false),
             handshakes: AtomicUsize::new(0),
             arrivals: Mutex::default(),
+            departures: Mutex::default(),
             last_number: AtomicU64::new(0),
             closing: watch::Sender::new(false),
             has_stopped: AtomicBool::new(false),
