@@ -56,7 +56,6 @@ where
     let opened = Box::pin(open(stream, arrival, handshake, &mut presence)).await;
     let Some(mut driver) = opened else { return };
     driver.drive().await;
-    driver.shared.turn_to_leave().await;
     Box::pin(driver.leave()).await;
     presence.is_up = false;
 }
@@ -531,6 +530,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// The end: last words, the will, and the close frame; in that order what goes up.
     async fn leave(mut self: Box<Self>) {
+        self.shared.turn_to_leave().await;
         let client = Arc::clone(&self.client);
         let end = self.session.end().unwrap_or(End::GONE);
         let metrics = &self.shared.metrics;
