@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as SqlRow, Transact
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
 use super::media;
-use super::migrate::migrate;
+use super::migrate::{known, migrate};
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
@@ -182,7 +182,7 @@ pub(super) fn wal_of(database: &Path) -> PathBuf {
 /// the journal.
 pub(super) fn newest_row(connection: &Connection, log: u8) -> Result<u64, StoreError> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version == 0 {
+    if known(version)? == 0 {
         return Ok(0);
     }
     // A file of an older version is asked before it is brought to this one.
