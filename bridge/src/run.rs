@@ -368,7 +368,8 @@ impl From<StoreError> for Error {
 mod tests {
     use std::sync::mpsc::sync_channel;
 
-    use natter_protocol::link::{Bell, LinkDown};
+    use natter_protocol::link::{Bell, Dialect, LinkDown, Mode, Opening, Packet, Publication};
+    use natter_protocol::{ConnectionId, DeviceId};
 
     use super::*;
     use crate::config::Limits;
@@ -410,5 +411,71 @@ mod tests {
         looping.work().unwrap();
         looping.settle_if_due().unwrap();
         assert_eq!(looping.engine.unsettled(), 0);
+    }
+
+    fn up(looping: &mut Loop<Memory>, user: &str, up: Up) -> usize {
+        looping.batch.push(Event::Up(UserId::parse(user).unwrap(), up));
+        looping.work().unwrap();
+        looping.engine.unsettled()
+    }
+
+    fn connect(looping: &mut Loop<Memory>, user: &str, n: u64) -> ConnectionId {
+        let connection = ConnectionId { boot: 1, n };
+        let opening = Opening {
+            client_id: user.into(),
+            clean_start: true,
+            expiry_secs: 0,
+            dialect: Dialect::Full,
+            receive_maximum: 100,
+            packet_bytes_max: u32::MAX,
+            device: None,
+        };
+        up(looping, user, Up::Open(connection, opening));
+        let device = DeviceId::parse("phone").unwrap();
+        up(looping, user, Up::Attach { connection, request: 1, device, mode: Mode::Device });
+        connection
+    }
+
+    fn publish(looping: &mut Loop<Memory>, user: &str, connection: ConnectionId, payload: &'static str) -> usize {
+        let publication = Publication {
+            connection,
+            packet: Packet { id: 1, qos: 1 },
+            device: DeviceId::parse("phone").unwrap(),
+            stamp: 1 << 70,
+            will: false,
+            payload: Bytes::from_static(payload.as_bytes()),
+        };
+        up(looping, user, Up::Publish(publication))
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_committed_with_the_next_batch_or_after_a_while() {
+        let mut engine = Engine::recover(Memory::default(), Limits::default(), Arc::default()).unwrap();
+        let now = Now { server_secs: 1, unix_secs: 1 };
+        for (ticket, name) in [(0, "alice"), (1, "bob")] {
+            engine.handle(Event::Request(ticket, Request::AddUser(UserId::parse(name).unwrap())), now).unwrap();
+        }
+        engine.commit().unwrap();
+        let (_orders_tx, orders_rx) = sync_channel(1);
+        let mut looping = Loop::new(engine, Box::new(Silence), Box::new(Silence), orders_rx, Arc::default());
+        let alice = connect(&mut looping, "alice", 1);
+        let bob = connect(&mut looping, "bob", 2);
+        let before =
+            publish(&mut looping, "alice", alice, r#"{"id":"m1","to":"bob","type":"text","text":{"body":"hi"}}"#);
+        let delivered = up(&mut looping, "bob", Up::Acked { connection: bob, seq: 1, taken: true });
+        assert_eq!(delivered, before + 1, "alice waits for her second tick");
+
+        let acked = up(&mut looping, "alice", Up::Acked { connection: alice, seq: 1, taken: true });
+        assert_eq!(acked, delivered, "nobody waits for the cursor behind a receipt");
+        assert!(looping.engine.has_changes() && looping.next_wake() <= Instant::now() + SILENT_MAX);
+        let next =
+            publish(&mut looping, "alice", alice, r#"{"id":"m2","to":"bob","type":"text","text":{"body":"hi"}}"#);
+        assert_eq!((next, looping.engine.has_changes()), (acked + 1, false), "both in one row");
+
+        let delivered = up(&mut looping, "bob", Up::Acked { connection: bob, seq: 2, taken: true });
+        assert_eq!(up(&mut looping, "alice", Up::Acked { connection: alice, seq: 2, taken: true }), delivered);
+        looping.silent_until = Some(Instant::now());
+        looping.work().unwrap();
+        assert_eq!((looping.engine.unsettled(), looping.silent_until), (delivered + 1, None), "its time was over");
     }
 }
