@@ -149,9 +149,9 @@ fn every_kind_of_damage_has_its_line() {
             "INSERT INTO media VALUES ('7', 'bob', 9, 'image/png', zeroblob(32), 5, NULL, 0, 9)",
             "a file has a kind, a size and a sum of 32 bytes: 7",
         ),
-        ("INSERT INTO journal SELECT 0, value + 1, x'09' FROM meta WHERE key = 'settled:0'", "got layout 9"),
+        ("INSERT INTO journal SELECT 0, value + 1, x'09', value + 1 FROM meta WHERE key = 'settled:0'", "got layout 9"),
         (
-            "INSERT INTO journal SELECT 0, value + 3, x'0100' FROM meta WHERE key = 'settled:0'",
+            "INSERT INTO journal SELECT 0, value + 3, x'0100', value + 3 FROM meta WHERE key = 'settled:0'",
             "journal: expected row ",
         ),
         ("UPDATE meta SET value = value - 2 WHERE key = 'settled:0'", "2 acknowledged batches are missing"),

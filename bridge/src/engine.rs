@@ -405,6 +405,17 @@ impl<S: Store> Engine<S> {
         !self.delta.is_empty()
     }
 
+    /// Whether nobody waits for the commit of what has changed: cursors alone have moved. What readers get for it is committed already;
+    /// a cursor that a crash takes back costs a repeat.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.answers.is_empty()
+            && self.replies.is_empty()
+            && self.tickets.is_empty()
+            && self.sent.is_empty()
+            && self.delta.iter().all(|change| matches!(change, Change::Cursor { .. }))
+    }
+
     /// Writes what the batch changed, as one journal row.
     ///
     /// # Errors

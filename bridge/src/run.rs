@@ -17,12 +17,15 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::engine::{CommitError, Engine, Event, Now, Released, Reply, Request, Ticket};
-use crate::settle::SLICE_CHANGES_MAX;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
 /// How long a journal row waits before it is settled: what is delivered by then is never written to a table.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
+/// How often a round of settlements begins. A round takes all rows of that age: what many of them touch is written once.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
+/// How long a batch that has nothing to say may wait for one that has: its commit would be a sync for nobody.
+const SILENT_MAX: Duration = Duration::from_millis(20);
 /// The rest after a settlement that failed.
 const SETTLE_REST: Duration = Duration::from_secs(1);
 /// Journal rows that may wait; above it every batch is followed by a settlement, whatever the rows' age.
@@ -61,7 +64,11 @@ pub struct Loop<S> {
     next_ticket: Ticket,
     /// When each journal row was committed, oldest first.
     committed: VecDeque<Instant>,
+    /// Journal rows that the round of settlements still takes.
+    round: usize,
     settle_not_before: Instant,
+    /// Set while changes wait that nobody waits for: when they are committed at the latest.
+    silent_until: Option<Instant>,
     /// Set while the last commit failed: when the store is tried next.
     next_probe: Option<Instant>,
     next_tick: Instant,
@@ -95,7 +102,9 @@ impl<S: Store> Loop<S> {
             tickets: HashMap::new(),
             next_ticket: 0,
             committed,
+            round: 0,
             settle_not_before: now,
+            silent_until: None,
             next_probe: None,
             next_tick: now + TICK,
             stopping: false,
@@ -156,12 +165,12 @@ impl<S: Store> Loop<S> {
         if self.engine.is_unfinished() {
             return self.clock.start;
         }
-        let settle = if self.engine.has_dead_rows() {
+        let settle = if self.round > 0 || self.engine.has_dead_rows() {
             Some(self.settle_not_before)
         } else {
             self.committed.front().map(|at| (*at + SETTLE_AFTER).max(self.settle_not_before))
         };
-        settle.map_or(self.next_tick, |at| at.min(self.next_tick))
+        [settle, self.silent_until].into_iter().flatten().fold(self.next_tick, Instant::min)
     }
 
     fn take_orders(&mut self) {
@@ -234,7 +243,20 @@ impl<S: Store> Loop<S> {
                 self.next_tick = Instant::now() + SWEEP_REST;
             }
         }
+        if self.may_wait() {
+            return Ok(());
+        }
+        self.silent_until = None;
         self.engine.commit()
+    }
+
+    /// Whether what there is to commit can wait for a batch that has something to say.
+    fn may_wait(&mut self) -> bool {
+        if self.stopping || !self.engine.is_silent() {
+            return false;
+        }
+        let now = Instant::now();
+        now < *self.silent_until.get_or_insert(now + SILENT_MAX)
     }
 
     fn say(&mut self, released: Released) -> Result<(), Error> {
@@ -286,17 +308,25 @@ impl<S: Store> Loop<S> {
     /// One slice, between batches: the loop is never held for longer than that.
     fn settle_if_due(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        let is_too_long = self.committed.len() > JOURNAL_ROWS_MAX;
-        let old = self.committed.iter().take_while(|at| now.duration_since(**at) >= SETTLE_AFTER);
-        // A slice has no room for more rows than changes.
-        let rows = if is_too_long { usize::MAX } else { old.take(SLICE_CHANGES_MAX).count() };
-        if now < self.settle_not_before || (rows == 0 && !self.engine.has_dead_rows()) {
+        if now < self.settle_not_before {
             return Ok(());
         }
-        match self.engine.settle_oldest(rows) {
+        if self.committed.len() > JOURNAL_ROWS_MAX {
+            self.round = self.committed.len();
+        } else if self.round == 0 {
+            self.round = self.committed.partition_point(|at| now.duration_since(*at) >= SETTLE_AFTER);
+        }
+        if self.round == 0 && !self.engine.has_dead_rows() {
+            return Ok(());
+        }
+        match self.engine.settle_oldest(self.round) {
             Ok(_) => {
                 let settled = self.committed.len().saturating_sub(self.engine.unsettled());
                 self.committed.drain(..settled);
+                self.round = self.round.saturating_sub(settled);
+                if self.round == 0 && !self.engine.has_dead_rows() {
+                    self.settle_not_before = now + SETTLE_EVERY;
+                }
                 if self.next_probe.is_none() {
                     self.counters.healthy.store(true, Ordering::Relaxed);
                 }
@@ -338,7 +368,8 @@ impl From<StoreError> for Error {
 mod tests {
     use std::sync::mpsc::sync_channel;
 
-    use natter_protocol::link::{Bell, LinkDown};
+    use natter_protocol::link::{Bell, Dialect, LinkDown, Mode, Opening, Packet, Publication};
+    use natter_protocol::{ConnectionId, DeviceId};
 
     use super::*;
     use crate::config::Limits;
@@ -380,5 +411,71 @@ mod tests {
         looping.work().unwrap();
         looping.settle_if_due().unwrap();
         assert_eq!(looping.engine.unsettled(), 0);
+    }
+
+    fn up(looping: &mut Loop<Memory>, user: &str, up: Up) -> usize {
+        looping.batch.push(Event::Up(UserId::parse(user).unwrap(), up));
+        looping.work().unwrap();
+        looping.engine.unsettled()
+    }
+
+    fn connect(looping: &mut Loop<Memory>, user: &str, n: u64) -> ConnectionId {
+        let connection = ConnectionId { boot: 1, n };
+        let opening = Opening {
+            client_id: user.into(),
+            clean_start: true,
+            expiry_secs: 0,
+            dialect: Dialect::Full,
+            receive_maximum: 100,
+            packet_bytes_max: u32::MAX,
+            device: None,
+        };
+        up(looping, user, Up::Open(connection, opening));
+        let device = DeviceId::parse("phone").unwrap();
+        up(looping, user, Up::Attach { connection, request: 1, device, mode: Mode::Device });
+        connection
+    }
+
+    fn publish(looping: &mut Loop<Memory>, user: &str, connection: ConnectionId, payload: &'static str) -> usize {
+        let publication = Publication {
+            connection,
+            packet: Packet { id: 1, qos: 1 },
+            device: DeviceId::parse("phone").unwrap(),
+            stamp: 1 << 70,
+            will: false,
+            payload: Bytes::from_static(payload.as_bytes()),
+        };
+        up(looping, user, Up::Publish(publication))
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_committed_with_the_next_batch_or_after_a_while() {
+        let mut engine = Engine::recover(Memory::default(), Limits::default(), Arc::default()).unwrap();
+        let now = Now { server_secs: 1, unix_secs: 1 };
+        for (ticket, name) in [(0, "alice"), (1, "bob")] {
+            engine.handle(Event::Request(ticket, Request::AddUser(UserId::parse(name).unwrap())), now).unwrap();
+        }
+        engine.commit().unwrap();
+        let (_orders_tx, orders_rx) = sync_channel(1);
+        let mut looping = Loop::new(engine, Box::new(Silence), Box::new(Silence), orders_rx, Arc::default());
+        let alice = connect(&mut looping, "alice", 1);
+        let bob = connect(&mut looping, "bob", 2);
+        let before =
+            publish(&mut looping, "alice", alice, r#"{"id":"m1","to":"bob","type":"text","text":{"body":"hi"}}"#);
+        let delivered = up(&mut looping, "bob", Up::Acked { connection: bob, seq: 1, taken: true });
+        assert_eq!(delivered, before + 1, "alice waits for her second tick");
+
+        let acked = up(&mut looping, "alice", Up::Acked { connection: alice, seq: 1, taken: true });
+        assert_eq!(acked, delivered, "nobody waits for the cursor behind a receipt");
+        assert!(looping.engine.has_changes() && looping.next_wake() <= Instant::now() + SILENT_MAX);
+        let next =
+            publish(&mut looping, "alice", alice, r#"{"id":"m2","to":"bob","type":"text","text":{"body":"hi"}}"#);
+        assert_eq!((next, looping.engine.has_changes()), (acked + 1, false), "both in one row");
+
+        let delivered = up(&mut looping, "bob", Up::Acked { connection: bob, seq: 2, taken: true });
+        assert_eq!(up(&mut looping, "alice", Up::Acked { connection: alice, seq: 2, taken: true }), delivered);
+        looping.silent_until = Some(Instant::now());
+        looping.work().unwrap();
+        assert_eq!((looping.engine.unsettled(), looping.silent_until), (delivered + 1, None), "its time was over");
     }
 }

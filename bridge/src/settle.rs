@@ -18,7 +18,7 @@ use crate::state::{State, granted};
 use crate::store::{Settlement, Store, StoreError};
 
 /// Most changes of a slice, unless one journal row alone holds more: what keeps the loop waiting for a few milliseconds at most.
-pub(crate) const SLICE_CHANGES_MAX: usize = 1024;
+pub(crate) const SLICE_CHANGES_MAX: usize = 192;
 /// Inbox rows that a slice looks at to purge them; the rest waits for the next slice.
 pub(crate) const PURGE_ROWS_MAX: usize = 2 * SLICE_CHANGES_MAX;
 

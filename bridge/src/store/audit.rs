@@ -276,7 +276,7 @@ impl Audit {
         let mut newest: HashMap<UserId, Seq> = HashMap::new();
         let mut rows = transaction.prepare(
             "SELECT no, delta, coalesce((SELECT value FROM meta WHERE key = 'settled:' || ?1), 0) FROM journal
-             WHERE log = ?1 ORDER BY no",
+             WHERE log = ?1 ORDER BY place",
         )?;
         let mut rows = rows.query([MARKED_LOG])?;
         let mut before = None;

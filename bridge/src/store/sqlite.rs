@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as SqlRow, Transact
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
 use super::media;
-use super::migrate::migrate;
+use super::migrate::{known, migrate};
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
@@ -32,6 +32,8 @@ const WAL_BYTES_LEFT: i64 = 4 * WAL_PAGES * 4096;
 const WAL_BYTES_ALARM: u64 = 256 << 20;
 /// How long a batch waits for another writer, a backup tool say; then it fails, and its senders are told "not now".
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The version of the schema from which on the journal's rows lie in the order of `log << 48 | no`.
+const JOURNAL_BY_PLACE: i64 = 5;
 /// Statements kept prepared.
 const STATEMENTS_MAX: usize = 64;
 
@@ -180,15 +182,20 @@ pub(super) fn wal_of(database: &Path) -> PathBuf {
 /// the journal.
 pub(super) fn newest_row(connection: &Connection, log: u8) -> Result<u64, StoreError> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version == 0 {
+    if known(version)? == 0 {
         return Ok(0);
     }
-    let newest: Option<i64> = connection.query_row(
-        "SELECT max((SELECT coalesce(max(no), 0) FROM journal WHERE log = ?1),
-                    coalesce((SELECT value FROM meta WHERE key = 'settled:' || ?1), 0))",
-        [log],
-        |row| row.get(0),
-    )?;
+    // A file of an older version is asked before it is brought to this one.
+    let last = if version < JOURNAL_BY_PLACE {
+        "SELECT max(no) FROM journal WHERE log = ?1"
+    } else {
+        "SELECT no FROM journal WHERE place >= ?1 << 48 AND place < (?1 + 1) << 48 ORDER BY place DESC LIMIT 1"
+    };
+    let newest: Option<i64> = connection
+        .prepare_cached(&format!(
+            "SELECT max(coalesce(({last}), 0), coalesce((SELECT value FROM meta WHERE key = 'settled:' || ?1), 0))"
+        ))?
+        .query_row([log], |row| row.get(0))?;
     Ok(u64::try_from(newest.unwrap_or(0)).unwrap_or(0))
 }
 
@@ -239,7 +246,7 @@ impl Store for Sqlite {
     fn append(&mut self, log: u8, no: u64, delta: &[u8]) -> Append {
         let written = self
             .connection
-            .prepare_cached("INSERT INTO journal VALUES (?1, ?2, ?3)")
+            .prepare_cached("INSERT INTO journal VALUES (?1, ?2, ?3, ?1 << 48 | ?2)")
             .and_then(|mut statement| statement.execute(params![log, number(no), delta]));
         match written {
             Ok(_) => {
@@ -262,7 +269,7 @@ impl Store for Sqlite {
 
     fn journal(&mut self, log: u8) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
         let mut statement =
-            self.connection.prepare_cached("SELECT no, delta FROM journal WHERE log = ?1 ORDER BY no")?;
+            self.connection.prepare_cached("SELECT no, delta FROM journal WHERE log = ?1 ORDER BY place")?;
         let rows = statement.query_map([log], |row| Ok((unsigned(row, 0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -769,7 +776,7 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
         .execute([number(settlement.server_secs)])?;
     t.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('settled:' || ?1, ?2)")?
         .execute(params![log, number(settlement.upto)])?;
-    t.prepare_cached("DELETE FROM journal WHERE log = ?1 AND no <= ?2")?
+    t.prepare_cached("DELETE FROM journal WHERE place BETWEEN ?1 << 48 AND (?1 << 48 | ?2)")?
         .execute(params![log, number(settlement.upto)])?;
     Ok(())
 }
