@@ -88,6 +88,8 @@ pub enum Item {
     Failed(Failed),
     /// Entries that will not come.
     Gap(Gap),
+    /// A status that was taken back.
+    Deleted(Deleted),
 }
 
 impl Item {
@@ -99,7 +101,7 @@ impl Item {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Message(message) => message.bytes(),
-            Self::Receipt(_) | Self::Failed(_) | Self::Gap(_) => Self::OVERHEAD_BYTES,
+            Self::Receipt(_) | Self::Failed(_) | Self::Gap(_) | Self::Deleted(_) => Self::OVERHEAD_BYTES,
         }
     }
 }
@@ -196,6 +198,19 @@ pub struct Gap {
     pub lagged: bool,
 }
 
+/// A status that its poster has taken back, for those who may have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Who posted it.
+    pub poster: UserId,
+    /// Its number among what he posts.
+    pub n: N,
+    /// His name for it.
+    pub id: MessageId,
+    /// Unix seconds of the deletion.
+    pub timestamp: u64,
+}
+
 impl Gap {
     /// The reason as the wire says it.
     #[must_use]
@@ -271,7 +286,8 @@ pub enum Change {
         /// Server second.
         at: u64,
     },
-    /// A message was accepted: it takes its number, its dedupe row, and its places in inboxes.
+    /// A message was accepted: it takes its number, its dedupe row, and its places in inboxes. In a conversation of statuses it is one:
+    /// it is kept by itself until its time is over, and who has a place may fetch its media as long.
     Message {
         /// The message.
         message: Arc<Message>,
@@ -420,6 +436,15 @@ pub enum Change {
         /// Whose.
         owner: UserId,
     },
+    /// A status is no more, nor is any of its places in inboxes.
+    StatusGone {
+        /// The poster's statuses.
+        chat: ChatKey,
+        /// Which.
+        n: N,
+        /// Where it went.
+        places: Vec<(UserId, Seq)>,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -499,7 +524,7 @@ impl Change {
     pub fn slot(&self) -> Slot {
         match self {
             Self::Message { message, .. } => message.chat.slot(),
-            Self::Mark { chat, .. } => chat.slot(),
+            Self::Mark { chat, .. } | Self::StatusGone { chat, .. } => chat.slot(),
             Self::User { user }
             | Self::Device { user, .. }
             | Self::DeviceGone { user, .. }
@@ -523,7 +548,7 @@ impl Change {
 }
 
 /// The layout of a journal row, its first byte. A row of another layout is refused, not guessed at.
-const LAYOUT: u8 = 3;
+const LAYOUT: u8 = 4;
 /// The oldest layout that reads as it stands: newer ones only have more kinds of change.
 const LAYOUT_OLDEST: u8 = 2;
 

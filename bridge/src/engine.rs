@@ -24,6 +24,7 @@ use crate::news::News;
 use crate::reader::{Reader, Viewer};
 use crate::state::State;
 use crate::stats::Counters;
+use crate::status;
 use crate::store::{Append, Store, StoreError};
 use crate::stuck::StuckEntries;
 
@@ -80,6 +81,8 @@ pub enum Request {
     Account(Ask),
     /// Asks about media.
     Media(Question),
+    /// Asks about statuses. [`Reply::Status`].
+    Status(status::ask::Ask),
 }
 
 /// The reply to a [`Request`], handed out after the commit.
@@ -91,6 +94,8 @@ pub enum Reply {
     Account(Told),
     /// To [`Request::Media`].
     Media(media::rules::Reply),
+    /// To [`Request::Status`].
+    Status(status::ask::Told),
     /// Nothing was done.
     NotNow(NotNow),
     /// Committed, or done.
@@ -188,6 +193,8 @@ pub struct Engine<S> {
     pub(crate) passed_over: HashMap<(UserId, DeviceId), (Seq, u64)>,
     /// Acknowledgements that go on in the next batch.
     pub(crate) long_acks: VecDeque<LongAck>,
+    /// Files that went with their statuses and whose bytes are still there.
+    pub(crate) ended_files: VecDeque<crate::media::row::MediaFile>,
     log: u8,
     next_no: u64,
     delta: Vec<Change>,
@@ -222,6 +229,7 @@ impl<S: Store> Engine<S> {
             sweep: crate::expiry::Sweep::default(),
             passed_over: HashMap::new(),
             long_acks: VecDeque::new(),
+            ended_files: VecDeque::new(),
             log,
             next_no: 1,
             delta: Vec::new(),
@@ -307,6 +315,7 @@ impl<S: Store> Engine<S> {
             | Request::Ack { .. }
             | Request::Kept { .. }
             | Request::Media(_)
+            | Request::Status(_)
             | Request::Account(_) => Ok(false),
         }
     }
@@ -470,6 +479,8 @@ impl<S: Store> Engine<S> {
     pub fn abort(&mut self, why: NotNow) -> Result<Released, StoreError> {
         self.delta.clear();
         self.passed_over.clear();
+        // Their rows may be there again. What is not is an orphan.
+        self.ended_files.clear();
         self.answers.clear();
         self.sent.clear();
         self.hungry.clear();

@@ -6,6 +6,7 @@
 //!   `connection`, what time takes away in `expiry`; [`reader`] is the window of one device
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
+//! - [`status`] what is posted to `status@broadcast`, for a day
 //! - [`media`] files: the rules about them, their bytes in an object store, and HTTP's way to them
 //! - [`run`] the loop around it all: batch, rules, commit, answers
 //! - [`inside`] what comes over HTTP: the same rules without a connection · [`news`] tells who waits that an inbox has grown
@@ -34,6 +35,7 @@ mod sender;
 mod settle;
 pub mod state;
 pub mod stats;
+pub mod status;
 pub mod store;
 mod stuck;
 pub mod webhook;

@@ -9,6 +9,7 @@ use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Stor
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
+use crate::status::Status;
 
 /// Tables as maps. A clone is a snapshot.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -20,7 +21,7 @@ pub struct Memory {
     chats: BTreeMap<ChatKey, N>,
     members: BTreeMap<(ChatKey, UserId), MemberRow>,
     messages: BTreeMap<(ChatKey, N), Arc<Message>>,
-    /// How many rows point to a message: inbox rows and kept ones.
+    /// How many rows point to a message: inbox rows, kept ones and statuses.
     pointers: BTreeMap<(ChatKey, N), usize>,
     kept: BTreeMap<(UserId, ChatKey, N), u64>,
     inbox: BTreeMap<(UserId, Seq), Row>,
@@ -28,6 +29,7 @@ pub struct Memory {
     sessions: BTreeMap<(UserId, String), Session>,
     media: BTreeMap<MediaId, MediaFile>,
     grants: BTreeSet<MediaGrant>,
+    statuses: BTreeMap<(ChatKey, N), Status>,
     revoked: Vec<Revoked>,
     accounts: BTreeMap<UserId, Account>,
     webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
@@ -130,6 +132,21 @@ impl Store for Memory {
         }
         for (user, message, until) in &settlement.kept {
             self.keep(user, message, *until);
+        }
+        for (chat, n, status) in &settlement.statuses {
+            let key = (chat.clone(), *n);
+            match status {
+                Some(status) => {
+                    if self.statuses.insert(key, Status::clone(status)).is_none() {
+                        self.point(chat.clone(), *n);
+                    }
+                }
+                None => {
+                    if self.statuses.remove(&key).is_some() {
+                        self.unpoint(key);
+                    }
+                }
+            }
         }
         for (user, seq) in &settlement.gone {
             self.remove_row(user, *seq);
@@ -301,6 +318,31 @@ impl Store for Memory {
     fn media_use(&mut self, owner: &UserId) -> Result<MediaUse, StoreError> {
         let mine = self.media.values().filter(|file| file.owner == *owner);
         Ok(mine.fold(MediaUse::default(), |sum, file| MediaUse { files: sum.files + 1, bytes: sum.bytes + file.size }))
+    }
+
+    fn is_media_shared(&mut self, id: &MediaId, owner: &UserId) -> Result<bool, StoreError> {
+        Ok(self.grants.iter().any(|grant| grant.media == *id && grant.user != *owner))
+    }
+
+    fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {
+        Ok(self.statuses.get(&(chat.clone(), n)).cloned())
+    }
+
+    fn status_times(&mut self, chat: &ChatKey) -> Result<Vec<(N, u64)>, StoreError> {
+        let all = self.statuses.range((chat.clone(), 0)..=(chat.clone(), N::MAX));
+        Ok(all.map(|((_, n), status)| (*n, status.until)).collect())
+    }
+
+    fn statuses_over(&mut self, now: u64, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError> {
+        let mut over: Vec<_> = self.statuses.iter().filter(|(_, status)| status.until <= now).collect();
+        over.sort_by_key(|(_, status)| status.until);
+        Ok(over.into_iter().take(limit).map(|(key, _)| key.clone()).collect())
+    }
+
+    fn statuses_with(&mut self, media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError> {
+        let mut with: Vec<_> = self.statuses.iter().filter(|(_, status)| status.media.as_ref() == Some(media)).collect();
+        with.sort_by_key(|(_, status)| std::cmp::Reverse(status.until));
+        Ok(with.into_iter().take(limit).map(|(key, _)| key.clone()).collect())
     }
 
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {
