@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 pub(crate) const DAY: u64 = 24 * 3600;
 
 /// A store whose journal can be made to fail, as a full disk does.
+#[derive(Debug)]
 pub(crate) struct Fragile {
     inner: Memory,
     is_full: Arc<AtomicBool>,
