@@ -82,7 +82,8 @@ impl<S: Store> Engine<S> {
             rows.iter().filter(|(_, row)| self.state.is_silent(row, now)).map(|(seq, _)| *seq).collect();
         let mut gaps: BTreeMap<natter_protocol::DeviceId, (Seq, Seq)> = BTreeMap::new();
         for (device, known) in &self.state.user(user)?.devices {
-            let is_missed = |seq: Seq, row: &Row| seq > known.position() && row.is_for(device) && !silent.contains(&seq);
+            let is_missed =
+                |seq: Seq, row: &Row| seq > known.position() && row.is_for(device) && !silent.contains(&seq);
             for (seq, row) in rows.iter().filter(|(seq, row)| is_missed(*seq, row)) {
                 // A gap that goes untold takes what it tells of along.
                 let from = if let Item::Gap(gap) = &row.item { gap.from.min(*seq) } else { *seq };

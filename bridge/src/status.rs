@@ -53,8 +53,7 @@ impl Status {
     /// What a message of a conversation of statuses makes, at a server second.
     #[must_use]
     pub fn new(message: Arc<Message>, at: u64, media: Option<MediaId>, places: &[Place]) -> Self {
-        let mut places: Vec<(UserId, Seq)> =
-            places.iter().map(|place| (place.user.clone(), place.seq)).collect();
+        let mut places: Vec<(UserId, Seq)> = places.iter().map(|place| (place.user.clone(), place.seq)).collect();
         places.sort();
         Self { message, until: at.saturating_add(STATUS_SECS), media, places }
     }
@@ -130,15 +129,18 @@ impl<S: Store> Engine<S> {
     }
 
     /// Takes a status back, for its poster; those who may have it are told. `false`: he never posted it. One that is over is gone already.
-    pub(crate) fn delete_status(&mut self, user: &UserId, device: &DeviceId, id: &MessageId) -> Result<bool, StoreError> {
+    pub(crate) fn delete_status(
+        &mut self,
+        user: &UserId,
+        device: &DeviceId,
+        id: &MessageId,
+    ) -> Result<bool, StoreError> {
         let chat = ChatKey::new(user, &Chat::Status);
         let Some(accepted) = self.state.accepted(id, user)?.filter(|accepted| accepted.chat == chat) else {
             return Ok(false);
         };
         let Some(status) = self.state.status(&chat, accepted.n)? else { return Ok(true) };
-        let item = |now| {
-            Item::Deleted(Deleted { poster: user.clone(), n: accepted.n, id: id.clone(), timestamp: now })
-        };
+        let item = |now| Item::Deleted(Deleted { poster: user.clone(), n: accepted.n, id: id.clone(), timestamp: now });
         let mut told = Vec::new();
         for (viewer, seq) in status.audience() {
             let has = self.state.chat(&chat)?.mark(viewer, Tick::Delivered) >= accepted.n;

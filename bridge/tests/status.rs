@@ -82,7 +82,8 @@ fn listed(world: &mut World, name: &str, from: &str) -> Vec<Listed> {
 }
 
 fn ids(listed: &[Listed]) -> Vec<String> {
-    let entry = |listed: &Listed| serde_json::from_slice::<Value>(&listed.entry).unwrap()["id"].as_str().unwrap().into();
+    let entry =
+        |listed: &Listed| serde_json::from_slice::<Value>(&listed.entry).unwrap()["id"].as_str().unwrap().into();
     listed.iter().map(entry).collect()
 }
 
@@ -167,7 +168,8 @@ fn after_a_day_nothing_of_it_is_handed_out_by_any_way_also_before_the_sweep() {
         assert!(world.device("bob", "phone").1.is_empty());
         let read = json!({"status": "read", "chat": "status@broadcast", "from": "alice", "n": 1});
         assert_eq!(published(world, "bob", &read), Some(Kind::InvalidValue));
-        let reply = json!({"to": "alice", "type": "text", "text": {"body": "x"}, "context": {"message_id": "alice/s1"}});
+        let reply =
+            json!({"to": "alice", "type": "text", "text": {"body": "x"}, "context": {"message_id": "alice/s1"}});
         assert_eq!(published(world, "bob", &reply), Some(Kind::Ambiguous));
     });
     // The sweep: neither a gap nor a failure, and nothing is left.
@@ -214,11 +216,14 @@ fn receipts_cover_only_statuses_that_the_viewer_was_given() {
     }
     let receipts = entries(world.ack("bob", bob, 1));
     assert_eq!((&receipts[0]["after"], &receipts[0]["n"]), (&json!(0), &json!(1)));
+    world.ack("alice", alice, 1);
     world.ack("bob", bob, 2);
+    world.ack("alice", alice, 2);
     world.publish("alice", "phone", alice, &status("s5"));
     assert_eq!(ids(&listed(&mut world, "bob", "alice")), ["s1", "s2", "s5"]);
     let receipts = entries(world.ack("bob", bob, 3));
     assert_eq!((&receipts[0]["after"], &receipts[0]["n"]), (&json!(4), &json!(5)), "not the two between");
+    world.ack("alice", alice, 3);
     let read = json!({"status": "read", "chat": "status@broadcast", "message_id": "alice/s5"});
     let said = entries(world.publish("bob", "phone", bob, &read));
     let ranges: Vec<_> = said.iter().map(|entry| (entry["after"].clone(), entry["n"].clone())).collect();
@@ -291,7 +296,8 @@ fn answers_and_reactions_to_a_status_go_to_its_poster_and_name_it() {
     .into_iter()
     .enumerate()
     {
-        let reply = json!({"id": format!("r{n}"), "to": "alice", "type": "text", "text": {"body": "nice"}, "context": context});
+        let reply =
+            json!({"id": format!("r{n}"), "to": "alice", "type": "text", "text": {"body": "nice"}, "context": context});
         let said = entries(world.publish("bob", "phone", bob, &reply));
         assert_eq!(said[0]["chat"], "bob");
         assert_eq!(said[0]["context"], json!({"message_id": "s1", "from": "alice", "chat": "status@broadcast"}));
@@ -301,7 +307,8 @@ fn answers_and_reactions_to_a_status_go_to_its_poster_and_name_it() {
     let said = entries(world.publish("bob", "phone", bob, &reaction));
     assert_eq!(said[0]["reaction"]["chat"], "status@broadcast");
     // To somebody else it is no message of that chat; and a status answers nothing.
-    let elsewhere = json!({"to": "carol", "type": "text", "text": {"body": "x"}, "context": {"message_id": "alice/s1"}});
+    let elsewhere =
+        json!({"to": "carol", "type": "text", "text": {"body": "x"}, "context": {"message_id": "alice/s1"}});
     assert_eq!(published(&mut world, "bob", &elsewhere), Some(Kind::Ambiguous));
     let mut answering = status("s2");
     answering["context"] = json!({"message_id": "alice/s1"});

@@ -288,7 +288,9 @@ fn status(tree: &Json<'_>) -> Result<Item, Refusal> {
             Some(_) => Err(Refusal::new(Kind::InvalidValue, "chat: expected status@broadcast, got another chat")),
             None => Err(malformed("chat", "status@broadcast", None)),
         },
-        Some(_) => Err(Refusal::new(Kind::InvalidValue, "status: expected read, typing or deleted, got another string")),
+        Some(_) => {
+            Err(Refusal::new(Kind::InvalidValue, "status: expected read, typing or deleted, got another string"))
+        }
         None => Err(malformed("status", "read, typing or deleted", tree.get("status"))),
     }
 }

@@ -58,7 +58,9 @@ impl<S: Store> Engine<S> {
         Ok(match question {
             Question::Add(file) => self.add_media(*file)?,
             Question::Use(user) => Reply::Use(self.state.media_use(&user)?),
-            Question::Read(user, id) => Reply::Files(self.state.readable_media(&user, &id, self.now.server_secs)?.into_iter().collect()),
+            Question::Read(user, id) => {
+                Reply::Files(self.state.readable_media(&user, &id, self.now.server_secs)?.into_iter().collect())
+            }
             Question::Find(user, name) => Reply::Files(self.state.find_media(&user, &name, FOUND_MAX)?),
             Question::Delete(user, id) => {
                 let file = self.state.media(&id)?.filter(|file| file.owner == user);
@@ -150,8 +152,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn readable_media(&mut self, user: &UserId, id: &MediaId, now: u64) -> Result<Option<MediaFile>, StoreError> {
         let Some(file) = self.media(id)? else { return Ok(None) };
-        let may =
-            file.owner == *user || self.has_media_grant(user, id)? || self.has_status_grant(user, id, now)?;
+        let may = file.owner == *user || self.has_media_grant(user, id)? || self.has_status_grant(user, id, now)?;
         Ok(may.then_some(file))
     }
 }

@@ -340,7 +340,8 @@ impl Store for Memory {
     }
 
     fn statuses_with(&mut self, media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError> {
-        let mut with: Vec<_> = self.statuses.iter().filter(|(_, status)| status.media.as_ref() == Some(media)).collect();
+        let mut with: Vec<_> =
+            self.statuses.iter().filter(|(_, status)| status.media.as_ref() == Some(media)).collect();
         with.sort_by_key(|(_, status)| std::cmp::Reverse(status.until));
         Ok(with.into_iter().take(limit).map(|(key, _)| key.clone()).collect())
     }

@@ -44,8 +44,8 @@ pub(super) fn times(connection: &Connection, chat: &ChatKey) -> Result<Vec<(N, u
 }
 
 pub(super) fn over(connection: &Connection, now: u64, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT chat, n FROM statuses WHERE until <= ?1 ORDER BY until, chat, n LIMIT ?2")?;
+    let mut statement =
+        connection.prepare_cached("SELECT chat, n FROM statuses WHERE until <= ?1 ORDER BY until, chat, n LIMIT ?2")?;
     let rows = statement.query_map(params![number(now), number(limit as u64)], key)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -55,8 +55,8 @@ pub(super) fn with_media(
     media: &MediaId,
     limit: usize,
 ) -> Result<Vec<(ChatKey, N)>, StoreError> {
-    let mut statement =
-        connection.prepare_cached("SELECT chat, n FROM statuses WHERE media = ?1 ORDER BY until DESC, chat, n LIMIT ?2")?;
+    let mut statement = connection
+        .prepare_cached("SELECT chat, n FROM statuses WHERE media = ?1 ORDER BY until DESC, chat, n LIMIT ?2")?;
     let rows = statement.query_map(params![media.as_str(), number(limit as u64)], key)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -70,8 +70,8 @@ pub(super) fn settle(t: &Transaction<'_>, settlement: &Settlement) -> Result<(),
     for (chat, n, status) in &settlement.statuses {
         match status {
             Some(status) => {
-                let audience = postcard::to_extend(&status.places, Vec::new())
-                    .map_err(|e| StoreError::Database(e.to_string()))?;
+                let audience =
+                    postcard::to_extend(&status.places, Vec::new()).map_err(|e| StoreError::Database(e.to_string()))?;
                 t.prepare_cached("INSERT OR REPLACE INTO statuses VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
                     chat.as_str(),
                     number(*n),
