@@ -41,7 +41,7 @@ mod stuck;
 pub mod webhook;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use bytes::Bytes;
@@ -182,8 +182,10 @@ impl Bridge {
         let (orders_tx, orders_rx) = sync_channel(ORDERS_MAX);
         let (ended_tx, ended_rx) = oneshot::channel();
         let (counters_of_all, news) = (Arc::clone(&counters), engine.news());
-        let handle = Handle { orders_tx, bell: receiver.bell(), counters: counters_of_all, news };
-        let looping = Loop::new(engine, sender, receiver, orders_rx, Arc::clone(&counters));
+        let passed = Arc::new(AtomicU64::new(0));
+        let clock = Arc::clone(&passed);
+        let handle = Handle { orders_tx, bell: receiver.bell(), counters: counters_of_all, news, clock };
+        let looping = Loop::new(engine, sender, receiver, orders_rx, Arc::clone(&counters), passed);
         std::thread::Builder::new().name("bridge".into()).spawn(move || {
             let outcome = looping.run();
             counters.healthy.store(false, Ordering::Relaxed);
@@ -228,6 +230,8 @@ pub struct Handle {
     bell: Bell,
     counters: Arc<Counters>,
     news: Arc<News>,
+    /// Server seconds passed by hand.
+    clock: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -259,6 +263,13 @@ impl Handle {
     /// When the loop has ended or the commit fails.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), Error> {
         self.ask(Request::Revoke(revocation)).await.map(|_| ())
+    }
+
+    /// Lets so many server seconds pass at once, for tests: whatever is asked afterwards finds them passed, and a sweep begins within a
+    /// second. Unix time stays. There is no way back.
+    pub fn pass_time(&self, secs: u64) {
+        self.clock.fetch_add(secs, Ordering::Relaxed);
+        (self.bell)();
     }
 
     /// Counters and gauges, for `/metrics` and `/readyz`.

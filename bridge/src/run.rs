@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -76,12 +76,13 @@ impl<S: Store> Loop<S> {
         receiver: Box<dyn LinkReceiver>,
         orders: Receiver<Order>,
         counters: Arc<Counters>,
+        passed_by_hand: Arc<AtomicU64>,
     ) -> Self {
         let now = Instant::now();
         // What the last run left is old: settled first, or a server that is killed again and again would carry it for ever.
         let before = now.checked_sub(SETTLE_AFTER).unwrap_or(now);
         let committed = (0..engine.unsettled()).map(|_| before).collect();
-        let clock = Clock { start: now, server_secs: engine.server_secs() };
+        let clock = Clock { start: now, server_secs: engine.server_secs(), passed_by_hand };
         Self {
             engine,
             sender,
@@ -317,12 +318,16 @@ impl<S: Store> Loop<S> {
 struct Clock {
     start: Instant,
     server_secs: u64,
+    /// Seconds that [`crate::Handle::pass_time`] has added.
+    passed_by_hand: Arc<AtomicU64>,
 }
 
 impl Clock {
     fn now(&self) -> Now {
         Now {
-            server_secs: self.server_secs + self.start.elapsed().as_secs(),
+            server_secs: self.server_secs
+                + self.start.elapsed().as_secs()
+                + self.passed_by_hand.load(Ordering::Relaxed),
             unix_secs: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         }
     }
@@ -374,7 +379,7 @@ mod tests {
         let engine = Engine::recover(engine.into_store(), Limits::default(), Arc::default()).unwrap();
         assert_eq!(engine.unsettled(), 1);
         let (_orders_tx, orders_rx) = sync_channel(1);
-        let mut looping = Loop::new(engine, Box::new(Silence), Box::new(Silence), orders_rx, Arc::default());
+        let mut looping = Loop::new(engine, Box::new(Silence), Box::new(Silence), orders_rx, Arc::default(), Arc::default());
         assert!(looping.next_wake() <= Instant::now(), "it does not even wait");
         assert!(looping.gather().unwrap());
         looping.work().unwrap();
