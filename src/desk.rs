@@ -137,7 +137,8 @@ impl Desk {
     #[cfg(debug_assertions)]
     fn pass_time(&self, secs: u64) -> Answer {
         if std::env::var_os("NATTER_TEST_CLOCK").is_none() {
-            let reason = "expected a server that was started with NATTER_TEST_CLOCK, got one whose time passes by itself";
+            let reason =
+                "expected a server that was started with NATTER_TEST_CLOCK, got one whose time passes by itself";
             return Answer::Failed { reason: reason.into() };
         }
         self.bridge.pass_time(secs);

@@ -185,7 +185,7 @@ impl Bridge {
         let passed = Arc::new(AtomicU64::new(0));
         let clock = Arc::clone(&passed);
         let handle = Handle { orders_tx, bell: receiver.bell(), counters: counters_of_all, news, clock };
-        let looping = Loop::new(engine, sender, receiver, orders_rx, Arc::clone(&counters), passed);
+        let looping = Loop::new(engine, sender, receiver, orders_rx, Arc::clone(&counters)).with_clock(passed);
         std::thread::Builder::new().name("bridge".into()).spawn(move || {
             let outcome = looping.run();
             counters.healthy.store(false, Ordering::Relaxed);

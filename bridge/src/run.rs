@@ -76,13 +76,12 @@ impl<S: Store> Loop<S> {
         receiver: Box<dyn LinkReceiver>,
         orders: Receiver<Order>,
         counters: Arc<Counters>,
-        passed_by_hand: Arc<AtomicU64>,
     ) -> Self {
         let now = Instant::now();
         // What the last run left is old: settled first, or a server that is killed again and again would carry it for ever.
         let before = now.checked_sub(SETTLE_AFTER).unwrap_or(now);
         let committed = (0..engine.unsettled()).map(|_| before).collect();
-        let clock = Clock { start: now, server_secs: engine.server_secs(), passed_by_hand };
+        let clock = Clock { start: now, server_secs: engine.server_secs(), passed_by_hand: Arc::default() };
         Self {
             engine,
             sender,
@@ -101,6 +100,13 @@ impl<S: Store> Loop<S> {
             next_tick: now + TICK,
             stopping: false,
         }
+    }
+
+    /// Server seconds that are added to its clock by hand come by this.
+    #[must_use]
+    pub fn with_clock(mut self, passed_by_hand: Arc<AtomicU64>) -> Self {
+        self.clock.passed_by_hand = passed_by_hand;
+        self
     }
 
     /// Runs until it is told to stop.
@@ -379,7 +385,7 @@ mod tests {
         let engine = Engine::recover(engine.into_store(), Limits::default(), Arc::default()).unwrap();
         assert_eq!(engine.unsettled(), 1);
         let (_orders_tx, orders_rx) = sync_channel(1);
-        let mut looping = Loop::new(engine, Box::new(Silence), Box::new(Silence), orders_rx, Arc::default(), Arc::default());
+        let mut looping = Loop::new(engine, Box::new(Silence), Box::new(Silence), orders_rx, Arc::default());
         assert!(looping.next_wake() <= Instant::now(), "it does not even wait");
         assert!(looping.gather().unwrap());
         looping.work().unwrap();
