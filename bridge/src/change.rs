@@ -12,6 +12,7 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, Slot, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::chat_key::ChatKey;
+use crate::contacts::Contact;
 use crate::media::row::MediaFile;
 
 /// A message, stored once.
@@ -436,6 +437,15 @@ pub enum Change {
         /// Whose.
         owner: UserId,
     },
+    /// A user has another as a contact from now on, or no more.
+    Contact {
+        /// Whose contact.
+        user: UserId,
+        /// Who it is.
+        contact: UserId,
+        /// What the user has of him; `None`: nothing any more.
+        known: Option<Contact>,
+    },
     /// A status is no more, nor is any of its places in inboxes.
     StatusGone {
         /// The poster's statuses.
@@ -539,6 +549,7 @@ impl Change {
             | Self::SessionGone { user, .. }
             | Self::Password { user, .. }
             | Self::Disabled { user, .. }
+            | Self::Contact { user, .. }
             | Self::Webhook { user, .. } => user.slot(),
             Self::Revoked(revoked) => revoked.user().slot(),
             Self::Media(file) => file.owner.slot(),

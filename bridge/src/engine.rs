@@ -17,6 +17,7 @@ use crate::account::{Ask, Told};
 use crate::change::{self, Change, Message, Revoked, Webhook};
 use crate::chat_key::ChatKey;
 use crate::config::Limits;
+use crate::contacts;
 use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
 use crate::media::{self, rules::Question};
@@ -81,6 +82,8 @@ pub enum Request {
     Account(Ask),
     /// Asks about media.
     Media(Question),
+    /// Asks about contacts. [`Reply::Contacts`].
+    Contacts(contacts::Ask),
     /// Asks about statuses. [`Reply::Status`].
     Status(status::ask::Ask),
 }
@@ -94,6 +97,8 @@ pub enum Reply {
     Account(Told),
     /// To [`Request::Media`].
     Media(media::rules::Reply),
+    /// To [`Request::Contacts`].
+    Contacts(contacts::Told),
     /// To [`Request::Status`].
     Status(status::ask::Told),
     /// Nothing was done.
@@ -316,6 +321,7 @@ impl<S: Store> Engine<S> {
             | Request::Kept { .. }
             | Request::Media(_)
             | Request::Status(_)
+            | Request::Contacts(_)
             | Request::Account(_) => Ok(false),
         }
     }

@@ -11,6 +11,7 @@
 //! Routes are added with `routes!` of utoipa-axum only, so what is served and what is documented are one list.
 
 mod caller;
+mod contacts;
 mod document;
 mod extract;
 pub mod form;
@@ -89,7 +90,8 @@ pub fn router(api: Api, more: Routes) -> Router {
         .merge(messages::routes())
         .merge(whatsapp::routes())
         .merge(media::with_token())
-        .merge(status::routes());
+        .merge(status::routes())
+        .merge(contacts::routes());
     let with_token = own.with_state(api.clone()).merge(more.with_token);
     let (with_token, protected) = with_token.split_for_parts();
     let open = OpenApiRouter::new().merge(media::open()).with_state(api.clone()).merge(more.open);

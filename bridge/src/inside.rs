@@ -67,6 +67,7 @@ impl<S: Store> Engine<S> {
             },
             Request::Kept { user, chat, n } => Reply::Entry(self.kept_entry(&user, &chat, n)?),
             Request::Account(ask) => Reply::Account(self.account(ask)?),
+            Request::Contacts(ask) => Reply::Contacts(self.contacts_question(ask)?),
             Request::Status(ask) => Reply::Status(self.status_question(ask)?),
             Request::Media(question) => Reply::Media(self.media_question(question)?),
             other => Reply::Changed(self.handle_request(other)?),
@@ -273,6 +274,7 @@ impl Request {
             | Self::Kept { .. }
             | Self::Media(_)
             | Self::Status(_)
+            | Self::Contacts(_)
             | Self::Account(_) => None,
         }
     }

@@ -6,6 +6,7 @@
 //!   `connection`, what time takes away in `expiry`; [`reader`] is the window of one device
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
+//! - [`contacts`] whom a user knows
 //! - [`status`] what is posted to `status@broadcast`, for a day
 //! - [`media`] files: the rules about them, their bytes in an object store, and HTTP's way to them
 //! - [`run`] the loop around it all: batch, rules, commit, answers
@@ -20,6 +21,7 @@ pub mod change;
 pub mod chat_key;
 pub mod config;
 mod connection;
+pub mod contacts;
 pub mod engine;
 pub mod expiry;
 pub mod http;

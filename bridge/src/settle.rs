@@ -89,6 +89,7 @@ struct Touched<'a> {
     accounts: BTreeSet<&'a UserId>,
     webhooks: BTreeSet<(&'a UserId, &'a DeviceId)>,
     media: BTreeSet<&'a MediaId>,
+    contacts: BTreeSet<(&'a UserId, &'a UserId)>,
     statuses: BTreeSet<(&'a ChatKey, N)>,
     accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
@@ -152,6 +153,9 @@ impl<'a> Touched<'a> {
             }
             Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => {
                 self.media.insert(id);
+            }
+            Change::Contact { user, contact, .. } => {
+                self.contacts.insert((user, contact));
             }
             Change::StatusGone { chat, n, .. } => {
                 self.statuses.insert((chat, *n));
@@ -243,6 +247,10 @@ impl<S: Store> State<S> {
                 }
                 settlement.inbox.push(((*id).clone(), *seq, row.clone()));
             }
+        }
+        for (user, contact) in &touched.contacts {
+            let known = self.contact(user, contact)?;
+            settlement.contacts.push(((*user).clone(), (*contact).clone(), known));
         }
         for (chat, n) in &touched.statuses {
             let status = self.status(chat, *n)?;

@@ -143,6 +143,7 @@ pub struct State<S> {
     media: HashMap<MediaId, (Option<MediaFile>, u32)>,
     /// Who was sent a file by a message that is not settled: once a message.
     pub(crate) media_grants: HashMap<MediaId, Vec<UserId>>,
+    pub(crate) contacts: crate::contacts::Unsettled,
     /// Statuses that are not settled, or not settled as being gone, each with how many changes say so.
     pub(crate) statuses: BTreeMap<(ChatKey, N), (Option<Arc<Status>>, u32)>,
 }
@@ -169,6 +170,7 @@ impl<S: Store> State<S> {
             accounts: HashMap::new(),
             media: HashMap::new(),
             media_grants: HashMap::new(),
+            contacts: BTreeMap::new(),
             statuses: BTreeMap::new(),
         };
         state.reset(log)?;
@@ -190,6 +192,7 @@ impl<S: Store> State<S> {
         self.accounts.clear();
         self.media.clear();
         self.media_grants.clear();
+        self.contacts.clear();
         self.statuses.clear();
         self.revoked = self.store.revoked()?.into_iter().collect();
         self.disabled = self.store.disabled()?.into_iter().collect();
@@ -252,12 +255,6 @@ impl<S: Store> State<S> {
     #[must_use]
     pub fn user_in_memory(&self, id: &UserId) -> Option<&User> {
         self.users.get(id)
-    }
-
-    /// Every user in memory.
-    #[must_use]
-    pub fn users_in_memory(&self) -> BTreeSet<UserId> {
-        self.users.iter().filter(|(_, user)| user.known).map(|(id, _)| id.clone()).collect()
     }
 
     /// As [`State::user_in_memory`].
@@ -617,6 +614,7 @@ impl<S: Store> State<S> {
                 self.set_media(id, file);
             }
             Change::MediaGone { id, owner: _ } => self.set_media(id, None),
+            Change::Contact { user, contact, known } => self.set_contact(user, contact, known.clone()),
             Change::StatusGone { chat, n, places } => {
                 self.set_status(chat, *n, None);
                 for (user, seq) in places {
@@ -707,6 +705,7 @@ impl<S: Store> State<S> {
             }
             Change::Media(file) => self.unpin_media(&file.id),
             Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => self.unpin_media(id),
+            Change::Contact { user, contact, .. } => self.unpin_contact(user, contact),
             Change::StatusGone { chat, n, .. } => self.unpin_status(chat, *n),
             _ => {}
         }
@@ -791,6 +790,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Media(_)
         | Change::MediaKept { .. }
         | Change::MediaGone { .. }
+        | Change::Contact { .. }
         | Change::StatusGone { .. }
         | Change::Revoked(_)
         | Change::Password { .. }

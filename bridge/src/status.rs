@@ -105,7 +105,7 @@ impl<S: Store> Engine<S> {
         let (from, body) = (user.clone(), Arc::from(body));
         let message = Arc::new(Message { chat: chat.clone(), n, from, id: id.clone(), timestamp, body });
         let mut places = Vec::new();
-        for viewer in self.audience(user)? {
+        for viewer in self.state.audience(user)? {
             if !self.state.user(&viewer)?.waiting().reaches(self.limits.inbox) {
                 places.push(self.place(&viewer, None, None, message.bytes())?);
             }
@@ -121,11 +121,6 @@ impl<S: Store> Engine<S> {
             self.hungry.insert(place);
         }
         Ok(Ok(Accept::New(id, Accepted { chat, n, timestamp, hash, until: at })))
-    }
-
-    /// Who sees what `poster` posts now, in order of names.
-    fn audience(&mut self, poster: &UserId) -> Result<Vec<UserId>, StoreError> {
-        Ok(self.state.users_in_memory().into_iter().filter(|user| user != poster).collect())
     }
 
     /// Takes a status back, for its poster; those who may have it are told. `false`: he never posted it. One that is over is gone already.

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod background;
+mod contacts;
 pub mod loss;
 mod mark;
 mod media;
@@ -23,6 +24,7 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
 use crate::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::contacts::Contact;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 use crate::status::Status;
 
@@ -174,6 +176,8 @@ pub struct Settlement {
     pub media: Vec<(MediaId, Option<MediaFile>)>,
     /// Who may read which file, its owner too.
     pub grants: Vec<MediaGrant>,
+    /// Contacts, by whose they are.
+    pub contacts: Vec<(UserId, UserId, Option<Contact>)>,
     /// Statuses. A body goes with its status, or with the last row that points to it.
     pub statuses: Vec<(ChatKey, N, Option<Arc<Status>>)>,
     /// Revocations.
@@ -347,6 +351,29 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn is_media_shared(&mut self, id: &MediaId, owner: &UserId) -> Result<bool, StoreError>;
+
+    /// What a user has of a contact.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn contact(&mut self, user: &UserId, contact: &UserId) -> Result<Option<Contact>, StoreError>;
+
+    /// The contacts of a user behind a name, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn contacts(
+        &mut self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Contact)>, StoreError>;
+
+    /// How many contacts a user has.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn contacts_count(&mut self, user: &UserId) -> Result<u64, StoreError>;
 
     /// A status, if it is kept.
     ///

@@ -6,6 +6,7 @@ mod world;
 
 use natter_bridge::Limits;
 use natter_bridge::change::Tick;
+use natter_bridge::contacts;
 use natter_bridge::engine::{Event, Released, Reply as EngineReply, Request};
 use natter_bridge::inside::Fetch;
 use natter_bridge::media::row::{MediaFile, MediaKind};
@@ -26,7 +27,19 @@ fn friends(names: &[&str]) -> World {
     world
 }
 
-fn befriend(_world: &mut World, _names: &[&str]) {}
+fn befriend(world: &mut World, names: &[&str]) {
+    for name in names {
+        for other in names.iter().filter(|other| *other != name) {
+            put_contact(world, name, other);
+        }
+    }
+}
+
+fn put_contact(world: &mut World, name: &str, other: &str) {
+    let put = contacts::Ask::Put(user(name), user(other), None);
+    let told = request(world, Request::Contacts(put));
+    assert!(matches!(told, EngineReply::Contacts(contacts::Told::Done(_))), "{told:?}");
+}
 
 fn request(world: &mut World, request: Request) -> EngineReply {
     world.handle(Event::Request(99, request));
@@ -434,6 +447,9 @@ fn of_a_batch_that_is_not_committed_neither_the_status_nor_its_end_is_there() {
 fn nobody_but_the_audience_lists_or_reads_a_status() {
     let mut world = World::with_users(&["alice", "bob", "eve"]);
     befriend(&mut world, &["alice", "bob"]);
+    // One side alone is not enough: nobody shows himself to strangers, and nobody looks at them.
+    put_contact(&mut world, "alice", "eve");
+    let mut world = in_every_state(world, |_| {});
     add_media(&mut world, 1, "alice");
     assert_eq!(published(&mut world, "alice", &image("s1", "status@broadcast", 1)), None);
     in_every_state(world, |world| {

@@ -8,6 +8,7 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::contacts::Contact;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 use crate::status::Status;
 
@@ -29,6 +30,7 @@ pub struct Memory {
     sessions: BTreeMap<(UserId, String), Session>,
     media: BTreeMap<MediaId, MediaFile>,
     grants: BTreeSet<MediaGrant>,
+    contacts: BTreeMap<(UserId, UserId), Contact>,
     statuses: BTreeMap<(ChatKey, N), Status>,
     revoked: Vec<Revoked>,
     accounts: BTreeMap<UserId, Account>,
@@ -132,6 +134,13 @@ impl Store for Memory {
         }
         for (user, message, until) in &settlement.kept {
             self.keep(user, message, *until);
+        }
+        for (user, contact, known) in &settlement.contacts {
+            let key = (user.clone(), contact.clone());
+            match known {
+                Some(known) => self.contacts.insert(key, known.clone()),
+                None => self.contacts.remove(&key),
+            };
         }
         for (chat, n, status) in &settlement.statuses {
             let key = (chat.clone(), *n);
@@ -322,6 +331,24 @@ impl Store for Memory {
 
     fn is_media_shared(&mut self, id: &MediaId, owner: &UserId) -> Result<bool, StoreError> {
         Ok(self.grants.iter().any(|grant| grant.media == *id && grant.user != *owner))
+    }
+
+    fn contact(&mut self, user: &UserId, contact: &UserId) -> Result<Option<Contact>, StoreError> {
+        Ok(self.contacts.get(&(user.clone(), contact.clone())).cloned())
+    }
+
+    fn contacts(
+        &mut self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Contact)>, StoreError> {
+        let mine = self.contacts.iter().filter(|((of, contact), _)| of == user && after.is_none_or(|a| contact > a));
+        Ok(mine.take(limit).map(|((_, contact), known)| (contact.clone(), known.clone())).collect())
+    }
+
+    fn contacts_count(&mut self, user: &UserId) -> Result<u64, StoreError> {
+        Ok(self.contacts.keys().filter(|(of, _)| of == user).count() as u64)
     }
 
     fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {

@@ -11,6 +11,7 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
+use super::contacts;
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
 use super::media;
@@ -19,6 +20,7 @@ use super::status;
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::contacts::Contact;
 use crate::media::row::{MediaFile, MediaUse};
 use crate::status::Status;
 
@@ -547,6 +549,23 @@ impl Store for Sqlite {
         media::is_shared(&self.connection, id, owner)
     }
 
+    fn contact(&mut self, user: &UserId, contact: &UserId) -> Result<Option<Contact>, StoreError> {
+        contacts::one(&self.connection, user, contact)
+    }
+
+    fn contacts(
+        &mut self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Contact)>, StoreError> {
+        contacts::page(&self.connection, user, after, limit)
+    }
+
+    fn contacts_count(&mut self, user: &UserId) -> Result<u64, StoreError> {
+        contacts::count(&self.connection, user)
+    }
+
     fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {
         status::one(&self.connection, chat, n)
     }
@@ -722,6 +741,7 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
         write_inbox_row(t, user, *seq, row)?;
     }
     write_kept(t, &settlement.kept)?;
+    contacts::settle(t, settlement)?;
     status::settle(t, settlement)?;
     for (user, seq) in &settlement.gone {
         let place: Option<(Option<String>, Option<i64>)> = t

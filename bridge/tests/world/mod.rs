@@ -10,6 +10,7 @@ use bytes::Bytes;
 use natter_bridge::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
+use natter_bridge::contacts::Contact;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
 use natter_bridge::media::row::{MediaFile, MediaUse};
 use natter_bridge::stats::Counters;
@@ -71,6 +72,9 @@ impl Store for Fragile {
         expired_media(now: u64, limit: usize) -> Result<Vec<MediaFile>, StoreError>;
         media_use(owner: &UserId) -> Result<MediaUse, StoreError>;
         is_media_shared(id: &MediaId, owner: &UserId) -> Result<bool, StoreError>;
+        contact(user: &UserId, contact: &UserId) -> Result<Option<Contact>, StoreError>;
+        contacts(user: &UserId, after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, Contact)>, StoreError>;
+        contacts_count(user: &UserId) -> Result<u64, StoreError>;
         status(chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError>;
         status_times(chat: &ChatKey) -> Result<Vec<(N, u64)>, StoreError>;
         statuses_over(now: u64, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
