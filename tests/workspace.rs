@@ -40,6 +40,8 @@ const PURE: [&str; 23] = [
     "bridge/src/long_ack.rs",
     "bridge/src/recipient.rs",
     "bridge/src/sender.rs",
+    "bridge/src/status.rs",
+    "bridge/src/status/known.rs",
     "bridge/src/state.rs",
 ];
 
