@@ -2,7 +2,6 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where its world does not hold")]
 
 #[path = "media/client.rs"]
-#[allow(dead_code, reason = "a part of it is used here")]
 mod client;
 mod common;
 

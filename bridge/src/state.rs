@@ -144,8 +144,7 @@ pub struct State<S> {
     /// Who was sent a file by a message that is not settled: once a message.
     pub(crate) media_grants: HashMap<MediaId, Vec<UserId>>,
     pub(crate) contacts: crate::contacts::Unsettled,
-    /// Statuses that are not settled, or not settled as being gone, each with how many changes say so.
-    pub(crate) statuses: BTreeMap<(ChatKey, N), (Option<Arc<Status>>, u32)>,
+    pub(crate) statuses: crate::status::known::Unsettled,
 }
 
 impl<S: Store> State<S> {

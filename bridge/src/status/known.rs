@@ -1,6 +1,6 @@
 //! What the loop knows of statuses: those that are not settled from memory, the others from the store by their keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use natter_protocol::{MediaId, N, UserId};
@@ -13,6 +13,9 @@ use crate::store::{Store, StoreError};
 
 /// Statuses with the same file that are looked through for one reader: the newest.
 const WITH_MEDIA_MAX: usize = 100;
+
+/// Statuses that are not settled, or not settled as being gone, each with how many changes say so.
+pub(crate) type Unsettled = BTreeMap<(ChatKey, N), (Option<Arc<Status>>, u32)>;
 
 impl<S: Store> State<S> {
     /// A status, if it is kept; it may be over.
