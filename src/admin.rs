@@ -163,6 +163,8 @@ fn bridge(encoder: &mut DescriptorEncoder, stats: &natter_bridge::Stats) -> fmt:
         ("natter_entries", "Inbox entries handed to the door", stats.entries),
         ("natter_acknowledged", "Inbox entries acknowledged by devices", stats.acknowledged),
         ("natter_expired", "Inbox entries that expired, or were dropped from a crowded inbox", stats.expired),
+        ("natter_statuses", "Statuses posted", stats.statuses),
+        ("natter_statuses_ended", "Statuses whose time was over, or that were taken back", stats.statuses_ended),
         ("natter_quota_refusals", "Messages refused because an inbox was full", stats.quota),
         ("natter_skipped", "Inbox positions that lagging devices skipped", stats.skipped),
     ] {

@@ -55,6 +55,12 @@ pub(crate) enum Request {
         /// Whether he is kept out.
         disabled: bool,
     },
+    /// Lets server time pass: for tests, in builds that are not for release, and only if `NATTER_TEST_CLOCK` is set.
+    #[cfg(debug_assertions)]
+    PassTime {
+        /// Server seconds.
+        secs: u64,
+    },
 }
 
 /// What comes of it.
@@ -123,7 +129,20 @@ impl Desk {
                 }
             }
             Request::SetDisabled { user, disabled } => done(self.set_disabled(user, disabled).await),
+            #[cfg(debug_assertions)]
+            Request::PassTime { secs } => self.pass_time(secs),
         }
+    }
+
+    #[cfg(debug_assertions)]
+    fn pass_time(&self, secs: u64) -> Answer {
+        if std::env::var_os("NATTER_TEST_CLOCK").is_none() {
+            let reason =
+                "expected a server that was started with NATTER_TEST_CLOCK, got one whose time passes by itself";
+            return Answer::Failed { reason: reason.into() };
+        }
+        self.bridge.pass_time(secs);
+        Answer::Done
     }
 
     /// Gives a user another password; every token that was issued up to now ends. `false`: there is no such user.
@@ -203,6 +222,8 @@ pub(crate) fn answer_alone(bridge: &mut Bridge, key: &OwnKey, request: &Request)
         Request::SetDisabled { user, disabled } => {
             done(bridge.set_disabled(user, *disabled, tokens.end_before(user, unix_secs())))
         }
+        #[cfg(debug_assertions)]
+        Request::PassTime { .. } => Answer::Failed { reason: "expected a server that runs, got none".into() },
     }
 }
 

@@ -149,6 +149,16 @@ fn every_kind_of_damage_has_its_line() {
             "INSERT INTO media VALUES ('7', 'bob', 9, 'image/png', zeroblob(32), 5, NULL, 0, 9)",
             "a file has a kind, a size and a sum of 32 bytes: 7",
         ),
+        ("INSERT INTO contacts VALUES ('bob', 'carol', NULL, 0)", "a contact and who has him are users: bob carol"),
+        (
+            "INSERT INTO statuses VALUES ('s:bob', 1, 9, NULL, x'00')",
+            "a status is its poster's and has its body: s:bob/1",
+        ),
+        (
+            "INSERT INTO messages VALUES ('s:bob', 1, 'bob', 'x', 9, '{}'); INSERT INTO chats VALUES ('s:bob', 1);
+             INSERT INTO statuses VALUES ('s:bob', 1, 9, NULL, 'text')",
+            "a status is its poster's and has its body: s:bob/1",
+        ),
         ("INSERT INTO journal SELECT 0, value + 1, x'09', value + 1 FROM meta WHERE key = 'settled:0'", "got layout 9"),
         (
             "INSERT INTO journal SELECT 0, value + 3, x'0100', value + 3 FROM meta WHERE key = 'settled:0'",

@@ -163,6 +163,8 @@ fn of_alice(name: &str, media: &str) -> Option<(String, Value)> {
         "PUT /v1/messages/{chat}/{n}" => ("/v1/messages/bob/for-alice", json!({"status": "read"})),
         "GET /v1/media/{id}" | "DELETE /v1/media/{id}" => (own.as_str(), json!({})),
         "GET /v{version}/{user}" | "DELETE /v{version}/{user}" => (cloud.as_str(), json!({})),
+        "GET /v1/status/{id}/viewers" => ("/v1/status/hers/viewers", json!({})),
+        "DELETE /v1/status/{id}" => ("/v1/status/hers", json!({})),
         "POST /v{version}/{user}/media" => ("/v24.0/alice/media", json!({})),
         "POST /v{version}/{user}" => ("/v24.0/alice", json!({"webhook_configuration": {"override_callback_uri": ""}})),
         "POST /v{version}/{user}/subscribed_apps" => ("/v24.0/alice/subscribed_apps", json!({})),
@@ -179,6 +181,11 @@ fn of_alice(name: &str, media: &str) -> Option<(String, Value)> {
         | "POST /v1/users/password"
         | "POST /v1/users/disable"
         | "POST /v1/contacts"
+        | "GET /v1/contacts"
+        | "PUT /v1/contacts/{user}"
+        | "DELETE /v1/contacts/{user}"
+        | "POST /v1/status"
+        | "GET /v1/status"
         | "GET /v1/configs/templates"
         | "GET /v{version}/{user}/message_templates" => return None,
         other => panic!("{other}: a new route needs a line here: how does it speak of something of alice's?"),
@@ -199,6 +206,7 @@ fn s59_nobody_reaches_what_is_anothers() {
 
     let media = alice.request("POST", "/v1/media?name=secret.txt", &[("content-type", "text/plain")], b"xxxx").ok();
     let media = media["id"].as_str().unwrap();
+    alice.post("/v1/status", &json!({"text": "xxxx", "id": "hers"})).ok();
     let mallory = Client::of(&server, "mallory");
     for operation in operations(&server).iter().filter(|operation| operation.asks_for_a_token) {
         let Some((path, body)) = of_alice(&operation.name(), media) else { continue };
@@ -210,7 +218,9 @@ fn s59_nobody_reaches_what_is_anothers() {
         assert!(!String::from_utf8_lossy(&answer.body).contains("xxxx"), "{}", operation.name());
     }
     assert_eq!(mallory.get("/v1/media?name=secret.txt").ok()["media"], json!([]));
+    assert_eq!(mallory.get("/v1/status?from=alice").ok()["statuses"], json!([]));
     assert_eq!(alice.get(&format!("/v1/media/{media}")).body, b"xxxx", "it is there still");
+    assert_eq!(alice.get("/v1/status").ok()["statuses"][0]["id"], "hers", "and so is that");
     let page = bob.get("/messages").ok();
     assert_eq!(page["messages"], json!([]), "no mark of mallory's, and no message: {page}");
 }

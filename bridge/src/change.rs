@@ -12,6 +12,7 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, Slot, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::chat_key::ChatKey;
+use crate::contacts::Contact;
 use crate::media::row::MediaFile;
 
 /// A message, stored once.
@@ -88,6 +89,8 @@ pub enum Item {
     Failed(Failed),
     /// Entries that will not come.
     Gap(Gap),
+    /// A status that was taken back.
+    Deleted(Deleted),
 }
 
 impl Item {
@@ -99,7 +102,7 @@ impl Item {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Message(message) => message.bytes(),
-            Self::Receipt(_) | Self::Failed(_) | Self::Gap(_) => Self::OVERHEAD_BYTES,
+            Self::Receipt(_) | Self::Failed(_) | Self::Gap(_) | Self::Deleted(_) => Self::OVERHEAD_BYTES,
         }
     }
 }
@@ -196,6 +199,19 @@ pub struct Gap {
     pub lagged: bool,
 }
 
+/// A status that its poster has taken back, for those who may have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Who posted it.
+    pub poster: UserId,
+    /// Its number among what he posts.
+    pub n: N,
+    /// His name for it.
+    pub id: MessageId,
+    /// Unix seconds of the deletion.
+    pub timestamp: u64,
+}
+
 impl Gap {
     /// The reason as the wire says it.
     #[must_use]
@@ -271,7 +287,8 @@ pub enum Change {
         /// Server second.
         at: u64,
     },
-    /// A message was accepted: it takes its number, its dedupe row, and its places in inboxes.
+    /// A message was accepted: it takes its number, its dedupe row, and its places in inboxes. In a conversation of statuses it is one:
+    /// it is kept by itself until its time is over, and who has a place may fetch its media as long.
     Message {
         /// The message.
         message: Arc<Message>,
@@ -420,6 +437,24 @@ pub enum Change {
         /// Whose.
         owner: UserId,
     },
+    /// A user has another as a contact from now on, or no more.
+    Contact {
+        /// Whose contact.
+        user: UserId,
+        /// Who it is.
+        contact: UserId,
+        /// What the user has of him; `None`: nothing any more.
+        known: Option<Contact>,
+    },
+    /// A status is no more, nor is any of its places in inboxes.
+    StatusGone {
+        /// The poster's statuses.
+        chat: ChatKey,
+        /// Which.
+        n: N,
+        /// Where it went.
+        places: Vec<(UserId, Seq)>,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -499,7 +534,7 @@ impl Change {
     pub fn slot(&self) -> Slot {
         match self {
             Self::Message { message, .. } => message.chat.slot(),
-            Self::Mark { chat, .. } => chat.slot(),
+            Self::Mark { chat, .. } | Self::StatusGone { chat, .. } => chat.slot(),
             Self::User { user }
             | Self::Device { user, .. }
             | Self::DeviceGone { user, .. }
@@ -514,6 +549,7 @@ impl Change {
             | Self::SessionGone { user, .. }
             | Self::Password { user, .. }
             | Self::Disabled { user, .. }
+            | Self::Contact { user, .. }
             | Self::Webhook { user, .. } => user.slot(),
             Self::Revoked(revoked) => revoked.user().slot(),
             Self::Media(file) => file.owner.slot(),
@@ -523,7 +559,7 @@ impl Change {
 }
 
 /// The layout of a journal row, its first byte. A row of another layout is refused, not guessed at.
-const LAYOUT: u8 = 3;
+const LAYOUT: u8 = 4;
 /// The oldest layout that reads as it stands: newer ones only have more kinds of change.
 const LAYOUT_OLDEST: u8 = 2;
 

@@ -54,6 +54,18 @@ impl ChatKey {
         }
     }
 
+    /// Who posts here, if these are statuses.
+    #[must_use]
+    pub fn poster(&self) -> Option<UserId> {
+        self.0.strip_prefix("s:").and_then(|poster| UserId::parse(poster).ok())
+    }
+
+    /// Whether these are a user's statuses.
+    #[must_use]
+    pub fn is_status(&self) -> bool {
+        self.0.starts_with("s:")
+    }
+
     /// The other one of a pair, from `user`'s side.
     #[must_use]
     pub fn other(&self, user: &UserId) -> Option<UserId> {

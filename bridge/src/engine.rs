@@ -17,6 +17,7 @@ use crate::account::{Ask, Told};
 use crate::change::{self, Change, Message, Revoked, Webhook};
 use crate::chat_key::ChatKey;
 use crate::config::Limits;
+use crate::contacts;
 use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
 use crate::media::{self, rules::Question};
@@ -24,6 +25,7 @@ use crate::news::News;
 use crate::reader::{Reader, Viewer};
 use crate::state::State;
 use crate::stats::Counters;
+use crate::status;
 use crate::store::{Append, Store, StoreError};
 use crate::stuck::StuckEntries;
 
@@ -80,6 +82,10 @@ pub enum Request {
     Account(Ask),
     /// Asks about media.
     Media(Question),
+    /// Asks about contacts. [`Reply::Contacts`].
+    Contacts(contacts::Ask),
+    /// Asks about statuses. [`Reply::Status`].
+    Status(status::ask::Ask),
 }
 
 /// The reply to a [`Request`], handed out after the commit.
@@ -91,6 +97,10 @@ pub enum Reply {
     Account(Told),
     /// To [`Request::Media`].
     Media(media::rules::Reply),
+    /// To [`Request::Contacts`].
+    Contacts(contacts::Told),
+    /// To [`Request::Status`].
+    Status(status::ask::Told),
     /// Nothing was done.
     NotNow(NotNow),
     /// Committed, or done.
@@ -188,6 +198,8 @@ pub struct Engine<S> {
     pub(crate) passed_over: HashMap<(UserId, DeviceId), (Seq, u64)>,
     /// Acknowledgements that go on in the next batch.
     pub(crate) long_acks: VecDeque<LongAck>,
+    /// Files that went with their statuses and whose bytes are still there.
+    pub(crate) ended_files: VecDeque<crate::media::row::MediaFile>,
     log: u8,
     next_no: u64,
     delta: Vec<Change>,
@@ -222,6 +234,7 @@ impl<S: Store> Engine<S> {
             sweep: crate::expiry::Sweep::default(),
             passed_over: HashMap::new(),
             long_acks: VecDeque::new(),
+            ended_files: VecDeque::new(),
             log,
             next_no: 1,
             delta: Vec::new(),
@@ -307,6 +320,8 @@ impl<S: Store> Engine<S> {
             | Request::Ack { .. }
             | Request::Kept { .. }
             | Request::Media(_)
+            | Request::Status(_)
+            | Request::Contacts(_)
             | Request::Account(_) => Ok(false),
         }
     }
@@ -481,6 +496,8 @@ impl<S: Store> Engine<S> {
     pub fn abort(&mut self, why: NotNow) -> Result<Released, StoreError> {
         self.delta.clear();
         self.passed_over.clear();
+        // Their rows may be there again. What is not is an orphan.
+        self.ended_files.clear();
         self.answers.clear();
         self.sent.clear();
         self.hungry.clear();

@@ -32,6 +32,9 @@ impl<S: Store> Engine<S> {
     /// When the store cannot be read.
     pub fn sweep(&mut self, now: crate::engine::Now) -> Result<bool, StoreError> {
         self.now = now;
+        if self.sweep_statuses()? {
+            return Ok(true);
+        }
         let oldest = self.state.store.oldest_rows(self.sweep.user.as_ref(), USERS_A_STEP)?;
         let is_round_over = oldest.len() < USERS_A_STEP;
         let before = now.server_secs.saturating_sub(self.limits.entry_ttl_secs);
@@ -74,9 +77,14 @@ impl<S: Store> Engine<S> {
     pub(crate) fn drop_rows(&mut self, user: &UserId, rows: Vec<(Seq, Row)>, lagged: bool) -> Result<(), StoreError> {
         let (Some((first, _)), Some((upto, last))) = (rows.first(), rows.last()) else { return Ok(()) };
         let (first, upto, offset) = (*first, *upto, last.offset);
+        let now = self.now.server_secs;
+        let silent: Vec<Seq> =
+            rows.iter().filter(|(_, row)| self.state.is_silent(row, now)).map(|(seq, _)| *seq).collect();
         let mut gaps: BTreeMap<natter_protocol::DeviceId, (Seq, Seq)> = BTreeMap::new();
         for (device, known) in &self.state.user(user)?.devices {
-            for (seq, row) in rows.iter().filter(|(seq, row)| *seq > known.position() && row.is_for(device)) {
+            let is_missed =
+                |seq: Seq, row: &Row| seq > known.position() && row.is_for(device) && !silent.contains(&seq);
+            for (seq, row) in rows.iter().filter(|(seq, row)| is_missed(*seq, row)) {
                 // A gap that goes untold takes what it tells of along.
                 let from = if let Item::Gap(gap) = &row.item { gap.from.min(*seq) } else { *seq };
                 let gap = gaps.entry(device.clone()).or_insert((from, *seq));
@@ -98,8 +106,9 @@ impl<S: Store> Engine<S> {
     }
 
     fn tell_expired(&mut self, user: &UserId, message: &Message, lagged: bool) -> Result<(), StoreError> {
-        let own = message.from == *user;
-        if own || self.state.chat(&message.chat)?.mark(user, Tick::Delivered) >= message.n {
+        // A status that does not arrive does not: that is what it is.
+        let is_told = message.from != *user && !message.chat.is_status();
+        if !is_told || self.state.chat(&message.chat)?.mark(user, Tick::Delivered) >= message.n {
             return Ok(());
         }
         let days = self.limits.entry_ttl_secs / 86_400;

@@ -4,12 +4,14 @@
 //! - `problem` an error, as RFC 9457 · `shape` the same in WhatsApp's words, on WhatsApp's paths
 //! - `messages` the mission's calls · `whatsapp` the on-premises and Cloud API's · `send` what all ways of sending share
 //! - `liberal` bodies as real clients write them (pure) · `inline` a message in multipart · `extract` queries, paths, bodies
+//! - `status` what is shown for a day
 //! - `media` files · `form` bodies that carry one · `link` files that lie elsewhere
 //! - `document` `/openapi.json`, made from the routes, and a page that shows it
 //!
 //! Routes are added with `routes!` of utoipa-axum only, so what is served and what is documented are one list.
 
 mod caller;
+mod contacts;
 mod document;
 mod extract;
 pub mod form;
@@ -21,6 +23,7 @@ mod messages;
 mod problem;
 mod send;
 mod shape;
+mod status;
 mod whatsapp;
 
 use std::sync::Arc;
@@ -83,7 +86,12 @@ pub fn router(api: Api, more: Routes) -> Router {
     let waiting = api.bridge.clone();
     // Whoever waits looks whether it still may.
     api.accounts.on_revocation(Box::new(move |revocation| waiting.nudge(Some(revocation.user()))));
-    let own = OpenApiRouter::new().merge(messages::routes()).merge(whatsapp::routes()).merge(media::with_token());
+    let own = OpenApiRouter::new()
+        .merge(messages::routes())
+        .merge(whatsapp::routes())
+        .merge(media::with_token())
+        .merge(status::routes())
+        .merge(contacts::routes());
     let with_token = own.with_state(api.clone()).merge(more.with_token);
     let (with_token, protected) = with_token.split_for_parts();
     let open = OpenApiRouter::new().merge(media::open()).with_state(api.clone()).merge(more.open);

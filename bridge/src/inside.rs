@@ -14,6 +14,7 @@ use crate::long_ack::Asker;
 use crate::reader::{WINDOW_BYTES, WINDOW_ENTRIES};
 use crate::recipient::{OTHERS_NOTED, tail};
 use crate::stats::Counters;
+use crate::status::ask::Ask;
 use crate::store::{Store, StoreError};
 
 /// Rows that one fetch looks at: some may be meant for other devices.
@@ -66,6 +67,8 @@ impl<S: Store> Engine<S> {
             },
             Request::Kept { user, chat, n } => Reply::Entry(self.kept_entry(&user, &chat, n)?),
             Request::Account(ask) => Reply::Account(self.account(ask)?),
+            Request::Contacts(ask) => Reply::Contacts(self.contacts_question(ask)?),
+            Request::Status(ask) => Reply::Status(self.status_question(ask)?),
             Request::Media(question) => Reply::Media(self.media_question(question)?),
             other => Reply::Changed(self.handle_request(other)?),
         };
@@ -152,7 +155,7 @@ impl<S: Store> Engine<S> {
             at = *last;
             looked += rows.len();
             for (seq, row) in rows {
-                if !row.is_for(device) {
+                if !row.is_for(device) || self.state.is_silent(&row, self.now.server_secs) {
                     self.pass_foreign(user, device, &mut page, seq, &row)?;
                     continue;
                 }
@@ -215,7 +218,9 @@ impl<S: Store> Engine<S> {
             let stubs: Vec<Seq> = self.state.user(user)?.stubs.iter().map(|(_, seq)| *seq).collect();
             for seq in stubs {
                 let row = self.state.page(user, seq - 1, 1)?.pop().filter(|(at, _)| *at == seq);
-                if let Some((_, Row { item: RowItem::Message(message), .. })) = row
+                if let Some((_, row)) = row
+                    && !self.state.is_silent(&row, self.now.server_secs)
+                    && let Row { item: RowItem::Message(message), .. } = row
                     && (&message.chat, message.n) == (&key, n)
                 {
                     found = Some(message);
@@ -262,11 +267,14 @@ impl Request {
             Self::Publish { user, payload, .. } => Some((user, payload.len())),
             Self::Ack { user, .. } => Some((user, 0)),
             Self::Fetch(fetch) => Some((&fetch.user, 0)),
+            Self::Status(Ask::Delete { user, .. }) => Some((user, 0)),
             Self::AddUser(_)
             | Self::HasUser(_)
             | Self::Revoke(_)
             | Self::Kept { .. }
             | Self::Media(_)
+            | Self::Status(_)
+            | Self::Contacts(_)
             | Self::Account(_) => None,
         }
     }

@@ -6,6 +6,8 @@
 //!   `connection`, what time takes away in `expiry`; [`reader`] is the window of one device
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
+//! - [`contacts`] whom a user knows
+//! - [`status`] what is posted to `status@broadcast`, for a day
 //! - [`media`] files: the rules about them, their bytes in an object store, and HTTP's way to them
 //! - [`run`] the loop around it all: batch, rules, commit, answers
 //! - [`inside`] what comes over HTTP: the same rules without a connection · [`news`] tells who waits that an inbox has grown
@@ -19,6 +21,7 @@ pub mod change;
 pub mod chat_key;
 pub mod config;
 mod connection;
+pub mod contacts;
 pub mod engine;
 pub mod expiry;
 pub mod http;
@@ -34,12 +37,13 @@ mod sender;
 mod settle;
 pub mod state;
 pub mod stats;
+pub mod status;
 pub mod store;
 mod stuck;
 pub mod webhook;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use bytes::Bytes;
@@ -180,8 +184,10 @@ impl Bridge {
         let (orders_tx, orders_rx) = sync_channel(ORDERS_MAX);
         let (ended_tx, ended_rx) = oneshot::channel();
         let (counters_of_all, news) = (Arc::clone(&counters), engine.news());
-        let handle = Handle { orders_tx, bell: receiver.bell(), counters: counters_of_all, news };
-        let looping = Loop::new(engine, sender, receiver, orders_rx, Arc::clone(&counters));
+        let passed = Arc::new(AtomicU64::new(0));
+        let clock = Arc::clone(&passed);
+        let handle = Handle { orders_tx, bell: receiver.bell(), counters: counters_of_all, news, clock };
+        let looping = Loop::new(engine, sender, receiver, orders_rx, Arc::clone(&counters)).with_clock(passed);
         std::thread::Builder::new().name("bridge".into()).spawn(move || {
             let outcome = looping.run();
             counters.healthy.store(false, Ordering::Relaxed);
@@ -226,6 +232,8 @@ pub struct Handle {
     bell: Bell,
     counters: Arc<Counters>,
     news: Arc<News>,
+    /// Server seconds passed by hand.
+    clock: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -257,6 +265,13 @@ impl Handle {
     /// When the loop has ended or the commit fails.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), Error> {
         self.ask(Request::Revoke(revocation)).await.map(|_| ())
+    }
+
+    /// Lets so many server seconds pass at once, for tests: whatever is asked afterwards finds them passed, and a sweep begins within a
+    /// second. Unix time stays. There is no way back.
+    pub fn pass_time(&self, secs: u64) {
+        self.clock.fetch_add(secs, Ordering::Relaxed);
+        (self.bell)();
     }
 
     /// Counters and gauges, for `/metrics` and `/readyz`.

@@ -9,7 +9,7 @@
 use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::{DeviceId, Seq, UserId};
 
-use crate::change::{Change, Gap, Item, Tick};
+use crate::change::{Change, Gap, Item, Row, Tick};
 use crate::chat_key::ChatKey;
 use crate::engine::Engine;
 use crate::state::User;
@@ -135,7 +135,9 @@ impl<S: Store> Engine<S> {
     /// had (behind `newest`) is not skipped: no message goes that no device of the user has.
     fn skip(&mut self, user: &UserId, device: &DeviceId, after: Seq, newest: Seq) -> Result<(), StoreError> {
         let rows = self.state.page(user, after, CROWDED_STEP)?;
-        let others = rows.iter().take_while(|(seq, row)| !row.is_for(device) && *seq <= newest).last();
+        let (state, now) = (&self.state, self.now.server_secs);
+        let is_for_it = |row: &Row| row.is_for(device) && !state.is_silent(row, now);
+        let others = rows.iter().take_while(|(seq, row)| !is_for_it(row) && *seq <= newest).last();
         if let Some((upto, row)) = others {
             // Copies of its own messages, say.
             let (upto, offset) = (*upto, row.offset);

@@ -1,5 +1,6 @@
 //! The recipient's part: what readers get, what they acknowledge, and the receipts that follow from it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use natter_protocol::link::{Down, Window};
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry, topic};
 
-use crate::change::{Change, Item, Message, Receipt, Row, Tick};
+use crate::change::{Change, Deleted, Item, Message, Receipt, Row, Tick};
 use crate::chat_key::ChatKey;
 use crate::engine::{Engine, Released};
 use crate::reader::Reader;
@@ -94,10 +95,13 @@ impl<S: Store> Engine<S> {
         if upto <= cursor {
             return Ok(Ok(true));
         }
+        let now = self.now.server_secs;
         let limit = ACK_PAGE.min(usize::try_from(upto - cursor).unwrap_or(ACK_PAGE));
         let mut rows = self.state.page(user, cursor, limit)?;
         let is_page_full = rows.len() == limit && rows.last().is_some_and(|(seq, _)| *seq < upto);
         rows.retain(|(seq, _)| *seq <= upto);
+        let silent: BTreeSet<Seq> =
+            rows.iter().filter(|(_, row)| self.state.is_silent(row, now)).map(|(seq, _)| *seq).collect();
         let seen = match rows.last() {
             Some((last, row)) if is_page_full => (*last, row.offset),
             last => (upto, last.map_or(0, |(_, row)| row.offset)),
@@ -111,7 +115,7 @@ impl<S: Store> Engine<S> {
         let stubs: Vec<_> = rows.iter().filter(|(seq, _)| is_stub(*seq)).map(|(_, row)| row.item.clone()).collect();
         let messages: Vec<_> = rows
             .into_iter()
-            .filter(|(_, row)| row.is_for(device))
+            .filter(|(seq, row)| row.is_for(device) && !silent.contains(seq))
             .filter_map(|(seq, row)| match row.item {
                 Item::Message(message) => Some((message, !turned_down(seq))),
                 _ => None,
@@ -156,14 +160,20 @@ impl<S: Store> Engine<S> {
                 // Another device had it before.
                 continue;
             }
-            let after = std::mem::replace(mark, message.n);
+            let mut after = std::mem::replace(mark, message.n);
+            let is_status = message.chat.is_status();
+            if is_status {
+                // What lies between went to others.
+                after = message.n - 1;
+            }
             if !taken {
                 // Nothing before it may be covered by what comes behind it.
                 closed = runs.len();
                 continue;
             }
             let open = runs.get_mut(closed..).into_iter().flatten();
-            match open.into_iter().find(|run| run.chat == message.chat && run.from == message.from) {
+            let same = |run: &&mut Run| run.chat == message.chat && run.from == message.from;
+            match open.into_iter().rev().find(same).filter(|run| !is_status || run.n == after) {
                 Some(run) => {
                     run.n = message.n;
                     run.id = message.id.clone();
@@ -221,7 +231,7 @@ impl<S: Store> Engine<S> {
 
     /// Sends readers and viewers what they can take.
     pub(crate) fn feed(&mut self, window: &mut Window, out: &mut Released) -> Result<(), StoreError> {
-        let mut unfed = std::collections::BTreeSet::new();
+        let mut unfed = BTreeSet::new();
         while let Some(user) = self.hungry.pop_first() {
             if !window.is_open() {
                 unfed.insert(user);
@@ -270,7 +280,7 @@ impl<S: Store> Engine<S> {
                 return Ok(true);
             }
             for (seq, row) in rows {
-                if !row.is_for(&reader.device) {
+                if !row.is_for(&reader.device) || self.state.is_silent(&row, self.now.server_secs) {
                     reader.next = seq + 1;
                     self.note_others(user, reader, seq, row.offset)?;
                     continue;
@@ -374,10 +384,15 @@ impl<S: Store> Engine<S> {
 
     fn show_viewers(&mut self, user: &UserId, window: &mut Window, out: &mut Released) {
         let Some(viewers) = self.viewers.get_mut(user) else { return };
+        let now = self.now.server_secs;
+        let since = viewers.iter().map(|viewer| viewer.prev).min().unwrap_or_default();
+        let unsettled = self.state.user_in_memory(user).into_iter().flat_map(|state| state.rows.range(since + 1..));
+        let silent: BTreeSet<Seq> =
+            unsettled.filter(|(_, row)| self.state.is_silent(row, now)).map(|(seq, _)| *seq).collect();
         let Some(state) = self.state.user_in_memory_mut(user) else { return };
         for viewer in viewers {
             for (seq, row) in state.rows.range(viewer.prev + 1..) {
-                if !row.is_for(&viewer.device) {
+                if !row.is_for(&viewer.device) || silent.contains(seq) {
                     continue;
                 }
                 let payload = Bytes::from(entry::head(*seq, viewer.prev, &tail(user, row).1));
@@ -397,7 +412,10 @@ pub(crate) fn tail(user: &UserId, row: &Row) -> (Option<Arc<Message>>, Vec<u8>) 
         Item::Message(message) => (Some(Arc::clone(message)), whole(user, message).unwrap_or_default()),
         Item::Receipt(receipt) => {
             let chat = receipt.chat.seen_by(user).unwrap_or(Chat::Status);
-            let Receipt { kind, chat: _, after, n, id, member, timestamp } = receipt;
+            let Receipt { kind, chat: key, after, n, id, member, timestamp } = receipt;
+            if let Some(poster) = key.poster().filter(|poster| poster != user) {
+                return (None, entry::status_read(&poster, *after, *n, id, member, *timestamp));
+            }
             (None, entry::receipt((*kind).into(), &chat, *after, *n, id, member, *timestamp))
         }
         Item::Failed(failed) => {
@@ -408,6 +426,9 @@ pub(crate) fn tail(user: &UserId, row: &Row) -> (Option<Arc<Message>>, Vec<u8>) 
             (None, entry::failed(failed.id.as_ref(), at.as_ref(), &failed.refusal()))
         }
         Item::Gap(gap) => (None, entry::gap(gap.from, gap.to, gap.reason())),
+        Item::Deleted(Deleted { poster, n, id, timestamp }) => {
+            (None, entry::status_deleted(poster, *n, id, *timestamp))
+        }
     }
 }
 

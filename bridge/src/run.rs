@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -88,7 +88,7 @@ impl<S: Store> Loop<S> {
         // What the last run left is old: settled first, or a server that is killed again and again would carry it for ever.
         let before = now.checked_sub(SETTLE_AFTER).unwrap_or(now);
         let committed = (0..engine.unsettled()).map(|_| before).collect();
-        let clock = Clock { start: now, server_secs: engine.server_secs() };
+        let clock = Clock { start: now, server_secs: engine.server_secs(), passed_by_hand: Arc::default() };
         Self {
             engine,
             sender,
@@ -109,6 +109,13 @@ impl<S: Store> Loop<S> {
             next_tick: now + TICK,
             stopping: false,
         }
+    }
+
+    /// Server seconds that are added to its clock by hand come by this.
+    #[must_use]
+    pub fn with_clock(mut self, passed_by_hand: Arc<AtomicU64>) -> Self {
+        self.clock.passed_by_hand = passed_by_hand;
+        self
     }
 
     /// Runs until it is told to stop.
@@ -347,12 +354,16 @@ impl<S: Store> Loop<S> {
 struct Clock {
     start: Instant,
     server_secs: u64,
+    /// Seconds that [`crate::Handle::pass_time`] has added.
+    passed_by_hand: Arc<AtomicU64>,
 }
 
 impl Clock {
     fn now(&self) -> Now {
         Now {
-            server_secs: self.server_secs + self.start.elapsed().as_secs(),
+            server_secs: self.server_secs
+                + self.start.elapsed().as_secs()
+                + self.passed_by_hand.load(Ordering::Relaxed),
             unix_secs: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         }
     }

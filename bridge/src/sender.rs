@@ -19,7 +19,7 @@ use crate::store::{Store, StoreError};
 const SENDERS_MAX: usize = 64;
 
 /// An answer, or why not. The outer error is the store's.
-type Ruling<T> = Result<Result<T, Refusal>, StoreError>;
+pub(crate) type Ruling<T> = Result<Result<T, Refusal>, StoreError>;
 
 /// Unpacks the inner result of a [`Ruling`] or returns it.
 macro_rules! ruled {
@@ -30,6 +30,7 @@ macro_rules! ruled {
         }
     };
 }
+pub(crate) use ruled;
 
 impl<S: Store> Engine<S> {
     /// A PUBLISH, or a will.
@@ -156,6 +157,9 @@ impl<S: Store> Engine<S> {
             }
             None => MessageId::from_stamp(stamp),
         };
+        if written.to == Chat::Status {
+            return self.post_status(user, device, id, written);
+        }
         let recipient = match &written.to {
             Chat::Direct(recipient) if self.state.user(recipient)?.known => recipient.clone(),
             unknown => {
@@ -165,14 +169,8 @@ impl<S: Store> Engine<S> {
         };
         let chat = ChatKey::new(user, &written.to);
         ruled!(self.inbox_takes(user, &recipient, &chat));
-        let referred = match &written.reference {
-            Some(reference) => {
-                let seen = reference.chat.as_ref().is_none_or(|named| *named == written.to);
-                if !seen {
-                    return Ok(Err(ambiguous(reference, "a message of the chat in `to`")));
-                }
-                Some(ruled!(self.resolve_in(&chat, user, reference)))
-            }
+        let referred = match &mut written.reference {
+            Some(reference) => Some(ruled!(self.resolve(&chat, user, &recipient, &written.to, reference))),
             None => None,
         };
 
@@ -261,6 +259,40 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
+    /// Finds the message that a reference in a message to `recipient` means; its sender. One to a status of either of them says so then.
+    fn resolve(
+        &mut self,
+        chat: &ChatKey,
+        user: &UserId,
+        recipient: &UserId,
+        to: &Chat,
+        reference: &mut Reference,
+    ) -> Ruling<UserId> {
+        let refusal = match &reference.chat {
+            Some(Chat::Status) => ambiguous(reference, "a status that is shown to both"),
+            Some(named) if named != to => return Ok(Err(ambiguous(reference, "a message of the chat in `to`"))),
+            _ => match self.resolve_in(chat, user, reference)? {
+                Ok(sender) => return Ok(Ok(sender)),
+                Err(refusal) if reference.chat.is_some() => return Ok(Err(refusal)),
+                Err(refusal) => refusal,
+            },
+        };
+        let poster = reference.from.clone().unwrap_or_else(|| recipient.clone());
+        let other = if poster == *user { recipient } else { user };
+        if poster != *user && poster != *recipient {
+            return Ok(Err(refusal));
+        }
+        let statuses = ChatKey::new(&poster, &Chat::Status);
+        let accepted = self.state.accepted(&reference.id, &poster)?.filter(|accepted| accepted.chat == statuses);
+        if let Some(accepted) = accepted
+            && self.is_given(other, &statuses, accepted.n)?
+        {
+            reference.chat = Some(Chat::Status);
+            return Ok(Ok(poster));
+        }
+        Ok(Err(refusal))
+    }
+
     /// Finds the one message of `chat` that a reference means; its sender.
     fn resolve_in(&mut self, chat: &ChatKey, user: &UserId, reference: &Reference) -> Ruling<UserId> {
         let senders: Vec<UserId> = match &reference.from {
@@ -292,6 +324,13 @@ impl<S: Store> Engine<S> {
                 self.read(user, device, &chat, n)?;
                 Ok(Ok(()))
             }
+            Item::Deleted(reference) => {
+                let is_own = reference.from.as_ref().is_none_or(|from| from == user);
+                if is_own && self.delete_status(user, device, &reference.id)? {
+                    return Ok(Ok(()));
+                }
+                Ok(Err(ambiguous(&reference, "an own status")))
+            }
             Item::Typing(chat) => {
                 self.typing(user, &chat)?;
                 Ok(Ok(()))
@@ -313,8 +352,10 @@ impl<S: Store> Engine<S> {
                 }
                 Ok(Ok((key, *n)))
             }
+            ReadUpTo::Status(poster, n) => self.status_place(user, poster, *n),
             ReadUpTo::Message(reference) => {
                 let mine = reference.chat.as_ref().map(|chat| ChatKey::new(user, chat));
+                let may_be_status = reference.chat.as_ref().is_none_or(|chat| *chat == Chat::Status);
                 let candidates = match &reference.from {
                     Some(from) => {
                         let accepted = self.state.accepted(&reference.id, from)?;
@@ -322,15 +363,19 @@ impl<S: Store> Engine<S> {
                     }
                     None => self.state.accepted_by_id(&reference.id, SENDERS_MAX)?,
                 };
-                let mut received: Vec<Accepted> = candidates
-                    .into_iter()
-                    .filter(|(from, accepted)| {
-                        let to_me = accepted.chat.has(user)
-                            && (from != user || accepted.chat.other(user).as_ref() == Some(user));
-                        to_me && mine.as_ref().is_none_or(|chat| accepted.chat == *chat)
-                    })
-                    .map(|(_, accepted)| accepted)
-                    .collect();
+                let mut received: Vec<Accepted> = Vec::new();
+                for (from, accepted) in candidates {
+                    let to_me = if accepted.chat.is_status() {
+                        may_be_status && self.is_given(user, &accepted.chat, accepted.n)?
+                    } else {
+                        accepted.chat.has(user)
+                            && (from != *user || accepted.chat.other(user).as_ref() == Some(user))
+                            && mine.as_ref().is_none_or(|chat| accepted.chat == *chat)
+                    };
+                    if to_me {
+                        received.push(accepted);
+                    }
+                }
                 match (received.pop(), received.is_empty()) {
                     (Some(accepted), true) => Ok(Ok((accepted.chat, accepted.n))),
                     (Some(_), false) => Ok(Err(ambiguous(reference, "one received message (say `from` or `chat`)"))),
@@ -353,6 +398,9 @@ impl<S: Store> Engine<S> {
 
     /// Everything of the chat up to `n` is read.
     fn read(&mut self, user: &UserId, device: &DeviceId, chat: &ChatKey, n: N) -> Result<(), StoreError> {
+        if chat.is_status() {
+            return self.read_statuses(user, device, chat, n);
+        }
         let before = self.state.chat(chat)?.mark(user, Tick::Read);
         if n <= before {
             return Ok(());

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use natter_protocol::planted::{self, Bug};
-use natter_protocol::{DeviceId, MediaId, MessageId, Seq, UserId};
+use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
 use crate::change::{Change, Item};
 use crate::chat_key::ChatKey;
@@ -68,9 +68,14 @@ impl Purge {
     }
 }
 
-/// What a change counts for in a slice. One that drops a whole step's rows is as much work as they are.
+/// What a change counts for in a slice. One that drops many rows, or gives many, is as much work as they are.
 fn weight(change: &Change) -> usize {
-    if let Change::Dropped { .. } = change { crate::expiry::ROWS_A_STEP } else { 1 }
+    match change {
+        Change::Dropped { .. } => crate::expiry::ROWS_A_STEP,
+        Change::Message { places, .. } => places.len().max(1),
+        Change::StatusGone { places, .. } => places.len().max(1),
+        _ => 1,
+    }
 }
 
 #[derive(Default)]
@@ -84,6 +89,8 @@ struct Touched<'a> {
     accounts: BTreeSet<&'a UserId>,
     webhooks: BTreeSet<(&'a UserId, &'a DeviceId)>,
     media: BTreeSet<&'a MediaId>,
+    contacts: BTreeSet<(&'a UserId, &'a UserId)>,
+    statuses: BTreeSet<(&'a ChatKey, N)>,
     accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
     passed: Vec<(&'a UserId, Seq, Seq)>,
@@ -106,6 +113,9 @@ impl<'a> Touched<'a> {
             Change::Message { message, places, .. } => {
                 self.chats.insert(&message.chat);
                 self.accepted.push((&message.id, &message.from));
+                if message.chat.is_status() {
+                    self.statuses.insert((&message.chat, message.n));
+                }
                 for place in places {
                     self.users.insert(&place.user);
                     self.rows.insert((&place.user, place.seq));
@@ -143,6 +153,12 @@ impl<'a> Touched<'a> {
             }
             Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => {
                 self.media.insert(id);
+            }
+            Change::Contact { user, contact, .. } => {
+                self.contacts.insert((user, contact));
+            }
+            Change::StatusGone { chat, n, .. } => {
+                self.statuses.insert((chat, *n));
             }
             Change::Kept { .. } | Change::Revoked(_) => {}
         }
@@ -212,7 +228,8 @@ impl<S: Store> State<S> {
                     settlement.messages.push(std::sync::Arc::clone(message));
                     settlement.kept.push((user.clone(), std::sync::Arc::clone(message), *until));
                 }
-                Change::Message { grant, places, .. } => {
+                Change::StatusGone { places, .. } => settlement.gone.extend(places.iter().cloned()),
+                Change::Message { message, grant, places, .. } if !message.chat.is_status() => {
                     if let Some(media) = granted(grant.as_deref()) {
                         let users = places.iter().map(|place| place.user.clone());
                         self.grant(&media, users, &mut settlement.grants)?;
@@ -230,6 +247,17 @@ impl<S: Store> State<S> {
                 }
                 settlement.inbox.push(((*id).clone(), *seq, row.clone()));
             }
+        }
+        for (user, contact) in &touched.contacts {
+            let known = self.contact(user, contact)?;
+            settlement.contacts.push(((*user).clone(), (*contact).clone(), known));
+        }
+        for (chat, n) in &touched.statuses {
+            let status = self.status(chat, *n)?;
+            if let Some(status) = &status {
+                settlement.messages.push(std::sync::Arc::clone(&status.message));
+            }
+            settlement.statuses.push(((*chat).clone(), *n, status));
         }
         for (id, after, upto) in touched.passed {
             self.purge.add(id, after, upto);

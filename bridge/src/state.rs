@@ -13,6 +13,7 @@ use crate::change::{Accepted, Account, Change, Item, Message, Place, Revoked, Ro
 use crate::chat_key::ChatKey;
 use crate::media::row::{MediaFile, MediaUse};
 use crate::settle::Purge;
+use crate::status::Status;
 use crate::store::{DeviceRow, InboxPlace, MemberRow, Store, StoreError};
 
 /// Users and conversations kept in memory without need; above it those that nobody uses are forgotten (and read again when asked for).
@@ -141,7 +142,9 @@ pub struct State<S> {
     /// Files that are not settled, or not settled as being gone, each with how many changes say so.
     media: HashMap<MediaId, (Option<MediaFile>, u32)>,
     /// Who was sent a file by a message that is not settled: once a message.
-    media_grants: HashMap<MediaId, Vec<UserId>>,
+    pub(crate) media_grants: HashMap<MediaId, Vec<UserId>>,
+    pub(crate) contacts: crate::contacts::Unsettled,
+    pub(crate) statuses: crate::status::known::Unsettled,
 }
 
 impl<S: Store> State<S> {
@@ -166,6 +169,8 @@ impl<S: Store> State<S> {
             accounts: HashMap::new(),
             media: HashMap::new(),
             media_grants: HashMap::new(),
+            contacts: BTreeMap::new(),
+            statuses: BTreeMap::new(),
         };
         state.reset(log)?;
         Ok(state)
@@ -186,6 +191,8 @@ impl<S: Store> State<S> {
         self.accounts.clear();
         self.media.clear();
         self.media_grants.clear();
+        self.contacts.clear();
+        self.statuses.clear();
         self.revoked = self.store.revoked()?.into_iter().collect();
         self.disabled = self.store.disabled()?.into_iter().collect();
         self.webhooks = self.store.webhooks()?.into_iter().map(|(user, device, row)| ((user, device), row)).collect();
@@ -511,7 +518,10 @@ impl<S: Store> State<S> {
                 }
             }
             Change::Message { message, hash, at, grant, places } => {
-                if let Some(media) = granted(grant.as_deref()) {
+                if message.chat.is_status() {
+                    let status = Status::new(Arc::clone(message), *at, granted(grant.as_deref()), places);
+                    self.set_status(&message.chat, message.n, Some(Arc::new(status)));
+                } else if let Some(media) = granted(grant.as_deref()) {
                     let users = places.iter().map(|place| place.user.clone());
                     self.media_grants.entry(media).or_default().extend(users);
                 }
@@ -603,6 +613,16 @@ impl<S: Store> State<S> {
                 self.set_media(id, file);
             }
             Change::MediaGone { id, owner: _ } => self.set_media(id, None),
+            Change::Contact { user, contact, known } => self.set_contact(user, contact, known.clone()),
+            Change::StatusGone { chat, n, places } => {
+                self.set_status(chat, *n, None);
+                for (user, seq) in places {
+                    // Who is not in memory has nothing that is not settled.
+                    if let Some(user) = self.users.get_mut(user) {
+                        user.rows.remove(seq);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -650,7 +670,11 @@ impl<S: Store> State<S> {
         }
         match change {
             Change::Message { message, grant, places, .. } => {
-                self.unpin_grants(grant.as_deref(), places);
+                if message.chat.is_status() {
+                    self.unpin_status(&message.chat, message.n);
+                } else {
+                    self.unpin_grants(grant.as_deref(), places);
+                }
                 if let Some(all) = self.accepted.get_mut(&message.id) {
                     all.retain(|(from, _)| *from != message.from);
                     if all.is_empty() {
@@ -680,7 +704,24 @@ impl<S: Store> State<S> {
             }
             Change::Media(file) => self.unpin_media(&file.id),
             Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => self.unpin_media(id),
+            Change::Contact { user, contact, .. } => self.unpin_contact(user, contact),
+            Change::StatusGone { chat, n, .. } => self.unpin_status(chat, *n),
             _ => {}
+        }
+    }
+
+    fn set_status(&mut self, chat: &ChatKey, n: N, status: Option<Arc<Status>>) {
+        let slot = self.statuses.entry((chat.clone(), n)).or_insert((None, 0));
+        *slot = (status, slot.1 + 1);
+    }
+
+    fn unpin_status(&mut self, chat: &ChatKey, n: N) {
+        let key = (chat.clone(), n);
+        if let Some((_, pins)) = self.statuses.get_mut(&key) {
+            *pins -= 1;
+            if *pins == 0 {
+                self.statuses.remove(&key);
+            }
         }
     }
 
@@ -748,6 +789,8 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Media(_)
         | Change::MediaKept { .. }
         | Change::MediaGone { .. }
+        | Change::Contact { .. }
+        | Change::StatusGone { .. }
         | Change::Revoked(_)
         | Change::Password { .. }
         | Change::Disabled { .. }

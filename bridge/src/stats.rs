@@ -25,6 +25,10 @@ pub struct Stats {
     pub quota: u64,
     /// Positions that devices skipped because they lagged too far behind.
     pub skipped: u64,
+    /// Statuses posted; they are messages too.
+    pub statuses: u64,
+    /// Statuses whose time was over, or that were taken back.
+    pub statuses_ended: u64,
     /// Journal rows that wait to be settled.
     pub unsettled: u64,
     /// Whether the last commit went well.
@@ -44,6 +48,8 @@ pub struct Counters {
     pub(crate) expired: AtomicU64,
     pub(crate) quota: AtomicU64,
     pub(crate) skipped: AtomicU64,
+    pub(crate) statuses: AtomicU64,
+    pub(crate) statuses_ended: AtomicU64,
     pub(crate) unsettled: AtomicU64,
     pub(crate) healthy: AtomicBool,
 }
@@ -73,6 +79,8 @@ impl Counters {
             expired: read(&self.expired),
             quota: read(&self.quota),
             skipped: read(&self.skipped),
+            statuses: read(&self.statuses),
+            statuses_ended: read(&self.statuses_ended),
             unsettled: read(&self.unsettled),
             healthy: self.healthy.load(Ordering::Relaxed),
         }

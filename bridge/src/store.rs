@@ -4,12 +4,14 @@
 
 pub mod audit;
 pub mod background;
+mod contacts;
 pub mod loss;
 mod mark;
 mod media;
 pub mod memory;
 mod migrate;
 pub mod sqlite;
+mod status;
 
 #[cfg(test)]
 mod conformance;
@@ -22,7 +24,9 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
 use crate::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::contacts::Contact;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
+use crate::status::Status;
 
 /// Messages that stay readable beyond the inbox, a user: with one more the oldest goes.
 pub const KEPT_MAX: usize = 1000;
@@ -172,6 +176,10 @@ pub struct Settlement {
     pub media: Vec<(MediaId, Option<MediaFile>)>,
     /// Who may read which file, its owner too.
     pub grants: Vec<MediaGrant>,
+    /// Contacts, by whose they are.
+    pub contacts: Vec<(UserId, UserId, Option<Contact>)>,
+    /// Statuses. A body goes with its status, or with the last row that points to it.
+    pub statuses: Vec<(ChatKey, N, Option<Arc<Status>>)>,
     /// Revocations.
     pub revoked: Vec<Revoked>,
     /// Accounts; an empty one takes the row away.
@@ -337,6 +345,59 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn media_use(&mut self, owner: &UserId) -> Result<MediaUse, StoreError>;
+
+    /// Whether somebody but `owner` was sent a file.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn is_media_shared(&mut self, id: &MediaId, owner: &UserId) -> Result<bool, StoreError>;
+
+    /// What a user has of a contact.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn contact(&mut self, user: &UserId, contact: &UserId) -> Result<Option<Contact>, StoreError>;
+
+    /// The contacts of a user behind a name, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn contacts(
+        &mut self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Contact)>, StoreError>;
+
+    /// How many contacts a user has.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn contacts_count(&mut self, user: &UserId) -> Result<u64, StoreError>;
+
+    /// A status, if it is kept.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError>;
+
+    /// The numbers of a poster's statuses in order, each with the server second until which it is shown.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn status_times(&mut self, chat: &ChatKey) -> Result<Vec<(N, u64)>, StoreError>;
+
+    /// At most `limit` statuses whose time was over at `now`, those first that have waited longest.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn statuses_over(&mut self, now: u64, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
+
+    /// The statuses that carry a file, at most `limit`, the newest first.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn statuses_with(&mut self, media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
 
     /// Every revocation.
     ///

@@ -71,7 +71,10 @@ impl<S: Store> Engine<S> {
     pub(crate) fn keep_stubs(&mut self, user: &UserId, stubs: Vec<Item>) -> Result<(), StoreError> {
         let until = self.now.server_secs + self.limits.entry_ttl_secs;
         for stub in stubs {
-            if let Item::Message(message) = stub {
+            // A status is listed over HTTP as long as it is shown, and not kept for longer.
+            if let Item::Message(message) = stub
+                && !message.chat.is_status()
+            {
                 self.change(Change::Kept { user: user.clone(), message, until })?;
             }
         }

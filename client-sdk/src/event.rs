@@ -175,6 +175,8 @@ impl Event {
                 let (code, details) = entry.error().map_or((0, String::new()), |(code, d)| (code, d.to_owned()));
                 Self::Failed(Failed { id: entry.id, code, details })
             }
+            // A status taken back, and whatever else comes to be said of messages: none of it is a message.
+            ("status", _) => Self::Other(entry),
             ("gap", _) => match entry.gap() {
                 Some((from, to)) => Self::Gap(Gap { from, to, reason: entry.reason().unwrap_or_default().to_owned() }),
                 None => Self::Other(entry),

@@ -147,6 +147,27 @@ pub fn receipt(
     out
 }
 
+/// The tail of a user's own read mark of what `poster` posts to `status@broadcast`, for the user's other devices: as [`receipt`], with
+/// the poster, since each has numbers of his own.
+#[must_use]
+pub fn status_read(poster: &UserId, after: N, upto: N, id: &MessageId, reader: &UserId, timestamp: u64) -> Vec<u8> {
+    format!(
+        "\"type\":\"status\",\"status\":\"read\",\"chat\":\"status@broadcast\",\"from\":\"{poster}\",\"after\":{after},\
+         \"n\":{upto},\"id\":\"{id}\",\"recipient_id\":\"{reader}\",\"timestamp\":\"{timestamp}\"}}"
+    )
+    .into_bytes()
+}
+
+/// The tail of `deleted`: number `n` of what `poster` posts to `status@broadcast` was taken back.
+#[must_use]
+pub fn status_deleted(poster: &UserId, n: N, id: &MessageId, timestamp: u64) -> Vec<u8> {
+    format!(
+        "\"type\":\"status\",\"status\":\"deleted\",\"chat\":\"status@broadcast\",\"from\":\"{poster}\",\"n\":{n},\
+         \"id\":\"{id}\",\"timestamp\":\"{timestamp}\"}}"
+    )
+    .into_bytes()
+}
+
 /// The tail of `sent`, for devices whose PUBACK cannot say it.
 #[must_use]
 pub fn sent(chat: &Chat, messages: &[(MessageId, N)], timestamp: u64) -> Vec<u8> {

@@ -24,6 +24,8 @@ pub enum Item {
     Read(Read),
     /// Shows the other side that somebody types.
     Typing(Chat),
+    /// Takes an own status back.
+    Deleted(Reference),
     /// Acknowledges every entry up to this one.
     Ack(Seq),
     /// Asks for everything from the cursor.
@@ -84,6 +86,8 @@ pub enum ReadUpTo {
     Message(Reference),
     /// At this number of this chat.
     Number(Chat, N),
+    /// At this number of what this user posts to `status@broadcast`.
+    Status(UserId, N),
 }
 
 /// What was refused, and the id it came with, if one could be read: the `failed` entry names it.
@@ -125,6 +129,10 @@ impl Message {
         if let Some(from) = from.or(reference.from.as_ref()) {
             written.extend_from_slice(b",\"from\":");
             write_string(&mut written, from.as_str());
+        }
+        if reference.chat == Some(Chat::Status) {
+            // Of another chat than the message itself.
+            written.extend_from_slice(b",\"chat\":\"status@broadcast\"");
         }
         let mut body = self.body;
         if let Some(emoji) = body.strip_prefix(REACTION_START) {
@@ -260,7 +268,14 @@ fn status(tree: &Json<'_>) -> Result<Item, Refusal> {
                     Some(value) => parsed("chat", value, Chat::parse)?,
                     None => return Err(malformed("message_id", "a message id, or chat and n", None)),
                 };
-                ReadUpTo::Number(chat, number("n", tree)?)
+                match (chat, tree.get("from")) {
+                    // Every poster counts for himself there.
+                    (Chat::Status, Some(from)) => {
+                        ReadUpTo::Status(parsed("from", from, UserId::parse_recipient)?, number("n", tree)?)
+                    }
+                    (Chat::Status, None) => return Err(malformed("from", "whose status is read", None)),
+                    (chat, _) => ReadUpTo::Number(chat, number("n", tree)?),
+                }
             };
             Ok(Item::Read(Read { upto, typing: tree.get("typing_indicator").is_some() }))
         }
@@ -268,8 +283,15 @@ fn status(tree: &Json<'_>) -> Result<Item, Refusal> {
             Some(value) => Ok(Item::Typing(parsed("chat", value, Chat::parse)?)),
             None => Err(malformed("chat", "the chat somebody types in", None)),
         },
-        Some(_) => Err(Refusal::new(Kind::InvalidValue, "status: expected read or typing, got another string")),
-        None => Err(malformed("status", "read or typing", tree.get("status"))),
+        Some("deleted") => match tree.get("chat").map(|value| parsed("chat", value, Chat::parse)).transpose()? {
+            Some(Chat::Status) => Ok(Item::Deleted(reference("", tree)?)),
+            Some(_) => Err(Refusal::new(Kind::InvalidValue, "chat: expected status@broadcast, got another chat")),
+            None => Err(malformed("chat", "status@broadcast", None)),
+        },
+        Some(_) => {
+            Err(Refusal::new(Kind::InvalidValue, "status: expected read, typing or deleted, got another string"))
+        }
+        None => Err(malformed("status", "read, typing or deleted", tree.get("status"))),
     }
 }
 

@@ -121,10 +121,12 @@ fn show_item(item: Item) -> String {
             return match read.upto {
                 ReadUpTo::Message(reference) => format!("read up to {}{typing}", show_reference(&reference)),
                 ReadUpTo::Number(chat, n) => format!("read up to n {n} of {chat}{typing}"),
+                ReadUpTo::Status(from, n) => format!("read up to n {n} of the statuses of {from}{typing}"),
             };
         }
         Item::Typing(chat) => return format!("typing in {chat}"),
         Item::Ack(seq) => return format!("acknowledges up to seq {seq}"),
+        Item::Deleted(reference) => return format!("takes back {}", show_reference(&reference)),
         Item::Sync => return "asks for everything from the cursor".to_owned(),
     };
     let id = message.id.as_ref().map_or("without an id".to_owned(), |id| format!("id {id}"));
@@ -216,6 +218,11 @@ fn write_entry(line: &str) -> Vec<u8> {
             let (chat, id, recipient) = (chat("chat"), id("id"), user("recipient"));
             entry::receipt(kind, &chat, number("after"), number("n"), &id, &recipient, number("timestamp"))
         }
+        "status_read" => {
+            let (from, id, reader) = (user("from"), id("id"), user("recipient"));
+            entry::status_read(&from, number("after"), number("n"), &id, &reader, number("timestamp"))
+        }
+        "status_deleted" => entry::status_deleted(&user("from"), number("n"), &id("id"), number("timestamp")),
         "sent" => {
             let ids = text("messages");
             let pairs = ids.split(',').map(|pair| pair.split_once('/').expect("id/n"));

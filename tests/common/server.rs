@@ -1,7 +1,8 @@
 //! `natter serve` as a child process.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, mpsc};
@@ -152,6 +153,7 @@ impl TestServer {
             command.arg("--config").arg(file);
         }
         let mut child = command
+            .env("NATTER_TEST_CLOCK", "1")
             .args(["serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
             .arg(self.data.path())
             .stdin(Stdio::null())
@@ -198,6 +200,16 @@ impl TestServer {
             log: Mutex::new(log),
             child,
         });
+    }
+
+    /// Lets server seconds pass at once; Unix time stays.
+    #[track_caller]
+    pub fn pass_time(&self, secs: u64) {
+        let mut socket = UnixStream::connect(self.data().join("natter.sock")).expect("the control socket");
+        writeln!(socket, r#"{{"do":"pass_time","secs":{secs}}}"#).expect("a request");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.contains("\"done\""), "{answer}");
     }
 
     /// SIGKILL: nothing of what the process held in memory survives.

@@ -232,7 +232,11 @@ pub(crate) fn mark(body: &Map<String, Value>, id: Option<&str>) -> Result<Vec<u8
     let names: &[&str] = match status {
         Some("read") => &["message_id", "chat", "from", "n", "typing_indicator"],
         Some("typing") if id.is_none() => &["chat"],
-        _ => return Err(Refusal::new(Kind::InvalidValue, "status: expected read or typing, got something else")),
+        Some("deleted") if id.is_none() => &["message_id", "chat", "from"],
+        _ => {
+            let details = "status: expected read, typing or deleted, got something else";
+            return Err(Refusal::new(Kind::InvalidValue, details));
+        }
     };
     let mut mark = Map::new();
     mark.insert("status".into(), Value::from(status));

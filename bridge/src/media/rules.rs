@@ -15,7 +15,7 @@ pub const FOUND_MAX: usize = 100;
 /// Files that one request takes away because their time is over.
 pub const EXPIRED_A_STEP: usize = 100;
 /// A file that is sent again is kept longer, in steps of a day: not every message needs a row.
-const KEPT_STEP_SECS: u64 = 24 * 3600;
+pub(crate) const KEPT_STEP_SECS: u64 = 24 * 3600;
 
 /// Asked about media from inside the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,9 @@ impl<S: Store> Engine<S> {
         Ok(match question {
             Question::Add(file) => self.add_media(*file)?,
             Question::Use(user) => Reply::Use(self.state.media_use(&user)?),
-            Question::Read(user, id) => Reply::Files(self.state.readable_media(&user, &id)?.into_iter().collect()),
+            Question::Read(user, id) => {
+                Reply::Files(self.state.readable_media(&user, &id, self.now.server_secs)?.into_iter().collect())
+            }
             Question::Find(user, name) => Reply::Files(self.state.find_media(&user, &name, FOUND_MAX)?),
             Question::Delete(user, id) => {
                 let file = self.state.media(&id)?.filter(|file| file.owner == user);
@@ -68,10 +70,11 @@ impl<S: Store> Engine<S> {
                 Reply::Files(file.into_iter().collect())
             }
             Question::TakeExpired => {
-                let expired = self.state.expired_media(self.now.server_secs, EXPIRED_A_STEP)?;
+                let mut expired = self.state.expired_media(self.now.server_secs, EXPIRED_A_STEP)?;
                 for file in &expired {
                     self.change(Change::MediaGone { id: file.id.clone(), owner: file.owner.clone() })?;
                 }
+                expired.extend(self.take_ended_files(EXPIRED_A_STEP - expired.len()));
                 Reply::Files(expired)
             }
             Question::Known(ids) => {
@@ -111,7 +114,7 @@ impl<S: Store> Engine<S> {
     ) -> Result<Result<(), Refusal>, StoreError> {
         let Some(id) = written.media.clone() else { return Ok(Ok(())) };
         let member = written.kind.as_str();
-        let Some(file) = self.state.readable_media(user, &id)? else {
+        let Some(file) = self.state.readable_media(user, &id, self.now.server_secs)? else {
             let details = format!("{member}.id: expected media that {user} uploaded or received, got {id}");
             return Ok(Err(Refusal::new(Kind::NoMedia, details)));
         };
@@ -127,7 +130,12 @@ impl<S: Store> Engine<S> {
 
     /// A file is kept as long as the newest message with it may wait.
     pub(crate) fn keep_media(&mut self, id: &MediaId) -> Result<(), StoreError> {
-        let until = self.now.server_secs.saturating_add(self.limits.media.ttl_secs);
+        self.keep_media_for(id, self.limits.media.ttl_secs)
+    }
+
+    /// A file is kept for so many server seconds, or a day less.
+    pub(crate) fn keep_media_for(&mut self, id: &MediaId, secs: u64) -> Result<(), StoreError> {
+        let until = self.now.server_secs.saturating_add(secs);
         if let Some(file) = self.state.media(id)?
             && file.until.saturating_add(KEPT_STEP_SECS) <= until
         {
@@ -138,13 +146,13 @@ impl<S: Store> Engine<S> {
 }
 
 impl<S: Store> State<S> {
-    /// A file that `user` may read: an own one, or one that was sent to him.
+    /// A file that `user` may read at a server second: an own one, one that was sent to him, or that of a status that is shown to him.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn readable_media(&mut self, user: &UserId, id: &MediaId) -> Result<Option<MediaFile>, StoreError> {
+    pub fn readable_media(&mut self, user: &UserId, id: &MediaId, now: u64) -> Result<Option<MediaFile>, StoreError> {
         let Some(file) = self.media(id)? else { return Ok(None) };
-        let may = file.owner == *user || self.has_media_grant(user, id)?;
+        let may = file.owner == *user || self.has_media_grant(user, id)? || self.has_status_grant(user, id, now)?;
         Ok(may.then_some(file))
     }
 }

@@ -31,7 +31,7 @@ const OPS_A_LOOK: i32 = 1000;
 const FINDINGS_MAX: usize = 20;
 
 /// Every table, with its key.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 18] = [
     ("meta", "key"),
     ("journal", "log, no"),
     ("users", "name"),
@@ -48,6 +48,8 @@ const TABLES: [(&str, &str); 16] = [
     ("kept", "user, chat, n"),
     ("accounts", "user"),
     ("webhooks", "user, device"),
+    ("contacts", "user, contact"),
+    ("statuses", "chat, n"),
 ];
 
 /// What the check has to say so far, and how large the WAL is.

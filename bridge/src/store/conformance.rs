@@ -9,7 +9,9 @@ use super::sqlite::Sqlite;
 use super::{Append, DeviceRow, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Account, Gap, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::contacts::Contact;
 use crate::media::row::{MediaFile, MediaGrant, MediaKind, MediaUse};
+use crate::status::Status;
 
 /// A store, and how to close and open it again.
 trait Fixture {
@@ -90,6 +92,8 @@ suite!(
     an_account_is_its_password_and_whether_its_user_may_come_in,
     a_webhook_is_kept_until_it_is_taken_away,
     files_are_found_by_those_who_may_read_them_until_they_go,
+    contacts_are_listed_in_order_of_names_until_they_are_removed,
+    a_status_keeps_its_body_and_is_found_by_poster_time_and_file,
 );
 
 fn user(name: &str) -> UserId {
@@ -475,4 +479,73 @@ fn a_damaged_page_is_told_from_a_full_disk() {
     let error = Sqlite::open(&fixture.path()).and_then(|mut store| store.inbox(&bob, 0, 500)).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }) && error.is_final(), "{error}");
     assert!(!StoreError::Database("database or disk is full".into()).is_final());
+}
+
+fn contacts_are_listed_in_order_of_names_until_they_are_removed(fixture: &mut impl Fixture) {
+    let known = |name: Option<&str>| Contact { name: name.map(Into::into), since: 7 };
+    let contacts = ["dave", "bob", "carol"].map(|name| (user("alice"), user(name), Some(known(Some(name)))));
+    let mut settlement = Settlement { contacts: contacts.into(), upto: 1, ..Settlement::default() };
+    settlement.contacts.push((user("bob"), user("alice"), Some(known(None))));
+    fixture.store().settle(0, &settlement).unwrap();
+    fixture.reopen();
+    let store = fixture.store();
+    let names = |page: Vec<(UserId, Contact)>| page.into_iter().map(|(user, _)| user.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(store.contacts(&user("alice"), None, 2).unwrap()), ["bob", "carol"]);
+    assert_eq!(names(store.contacts(&user("alice"), Some(&user("carol")), 2).unwrap()), ["dave"]);
+    assert_eq!(store.contact(&user("alice"), &user("bob")).unwrap(), Some(known(Some("bob"))));
+    assert_eq!(store.contact(&user("bob"), &user("alice")).unwrap(), Some(known(None)));
+    assert_eq!((store.contacts_count(&user("alice")).unwrap(), store.contacts_count(&user("eve")).unwrap()), (3, 0));
+    let gone = vec![(user("alice"), user("carol"), None), (user("alice"), user("nobody"), None)];
+    store.settle(0, &Settlement { contacts: gone, upto: 2, ..Settlement::default() }).unwrap();
+    assert_eq!(names(store.contacts(&user("alice"), None, 9).unwrap()), ["bob", "dave"]);
+}
+
+fn a_status_keeps_its_body_and_is_found_by_poster_time_and_file(fixture: &mut impl Fixture) {
+    let chat = ChatKey::new(&user("alice"), &Chat::Status);
+    let file = MediaId::parse("7000000000000001").unwrap();
+    let status = |n, until, media: Option<&MediaId>| {
+        let message = Message {
+            chat: chat.clone(),
+            n,
+            from: user("alice"),
+            id: id(&format!("s{n}")),
+            timestamp: 1,
+            body: Arc::from("\"type\":\"text\""),
+        };
+        let places = vec![(user("alice"), 4), (user("bob"), 9)];
+        Arc::new(Status { message: Arc::new(message), until, media: media.cloned(), places })
+    };
+    let all = [status(1, 10, Some(&file)), status(2, 20, None), status(3, 15, Some(&file))];
+    let statuses = all.iter().map(|status| (chat.clone(), status.message.n, Some(Arc::clone(status)))).collect();
+    let messages: Vec<_> = all.iter().map(|status| Arc::clone(&status.message)).collect();
+    // One row in an inbox, beside: it goes, and the body stays with its status.
+    let row = Row { at: 1, offset: 1, only: None, except: None, item: Item::Message(Arc::clone(&messages[0])) };
+    let inbox = vec![(user("bob"), 9, row)];
+    let users = vec![(user("bob"), UserRow { last_seq: 9, settled_seq: 9, last_offset: 1 })];
+    let chats = vec![(chat.clone(), 3)];
+    let settlement = Settlement { users, chats, messages, inbox, statuses, upto: 1, ..Settlement::default() };
+    fixture.store().settle(0, &settlement).unwrap();
+    fixture.reopen();
+    let gone = vec![(user("bob"), 9)];
+    fixture.store().settle(0, &Settlement { gone, upto: 2, ..Settlement::default() }).unwrap();
+    let store = fixture.store();
+    assert_eq!(store.status(&chat, 1).unwrap().as_ref(), Some(&*all[0]));
+    assert_eq!(store.status_times(&chat).unwrap(), [(1, 10), (2, 20), (3, 15)]);
+    assert_eq!(store.statuses_over(15, 9).unwrap(), [(chat.clone(), 1), (chat.clone(), 3)]);
+    assert_eq!(store.statuses_over(15, 1).unwrap(), [(chat.clone(), 1)]);
+    assert!(store.statuses_over(9, 9).unwrap().is_empty(), "it is shown before that second");
+    assert_eq!(store.statuses_with(&file, 9).unwrap(), [(chat.clone(), 3), (chat.clone(), 1)]);
+    let over = vec![(chat.clone(), 1, None), (chat.clone(), 7, None)];
+    store.settle(0, &Settlement { statuses: over, upto: 3, ..Settlement::default() }).unwrap();
+    assert_eq!(store.status(&chat, 1).unwrap(), None);
+    assert_eq!(store.statuses_with(&file, 9).unwrap(), [(chat.clone(), 3)]);
+    // Its body went with it: a row that points to it now finds none.
+    let row =
+        |n: usize| Row { at: 1, offset: 1, only: None, except: None, item: Item::Message(Arc::clone(&all[n].message)) };
+    let inbox = vec![(user("bob"), 10, row(1))];
+    store.settle(0, &Settlement { inbox, upto: 4, ..Settlement::default() }).unwrap();
+    assert_eq!(store.inbox(&user("bob"), 9, 9).unwrap().len(), 1, "the second's is there");
+    let over = vec![(chat.clone(), 2, None)];
+    store.settle(0, &Settlement { statuses: over, upto: 5, ..Settlement::default() }).unwrap();
+    assert_eq!(store.inbox(&user("bob"), 9, 9).unwrap()[0].1, row(1), "as long as a row points to it");
 }

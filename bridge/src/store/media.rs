@@ -49,6 +49,11 @@ pub(super) fn is_granted(connection: &Connection, user: &UserId, id: &MediaId) -
     Ok(statement.exists([id.as_str(), user.as_str()])?)
 }
 
+pub(super) fn is_shared(connection: &Connection, id: &MediaId, owner: &UserId) -> Result<bool, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM grants WHERE media = ?1 AND user != ?2")?;
+    Ok(statement.exists([id.as_str(), owner.as_str()])?)
+}
+
 pub(super) fn find(
     connection: &Connection,
     user: &UserId,

@@ -8,7 +8,9 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::contacts::Contact;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
+use crate::status::Status;
 
 /// Tables as maps. A clone is a snapshot.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -20,7 +22,7 @@ pub struct Memory {
     chats: BTreeMap<ChatKey, N>,
     members: BTreeMap<(ChatKey, UserId), MemberRow>,
     messages: BTreeMap<(ChatKey, N), Arc<Message>>,
-    /// How many rows point to a message: inbox rows and kept ones.
+    /// How many rows point to a message: inbox rows, kept ones and statuses.
     pointers: BTreeMap<(ChatKey, N), usize>,
     kept: BTreeMap<(UserId, ChatKey, N), u64>,
     inbox: BTreeMap<(UserId, Seq), Row>,
@@ -28,6 +30,8 @@ pub struct Memory {
     sessions: BTreeMap<(UserId, String), Session>,
     media: BTreeMap<MediaId, MediaFile>,
     grants: BTreeSet<MediaGrant>,
+    contacts: BTreeMap<(UserId, UserId), Contact>,
+    statuses: BTreeMap<(ChatKey, N), Status>,
     revoked: Vec<Revoked>,
     accounts: BTreeMap<UserId, Account>,
     webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
@@ -130,6 +134,28 @@ impl Store for Memory {
         }
         for (user, message, until) in &settlement.kept {
             self.keep(user, message, *until);
+        }
+        for (user, contact, known) in &settlement.contacts {
+            let key = (user.clone(), contact.clone());
+            match known {
+                Some(known) => self.contacts.insert(key, known.clone()),
+                None => self.contacts.remove(&key),
+            };
+        }
+        for (chat, n, status) in &settlement.statuses {
+            let key = (chat.clone(), *n);
+            match status {
+                Some(status) => {
+                    if self.statuses.insert(key, Status::clone(status)).is_none() {
+                        self.point(chat.clone(), *n);
+                    }
+                }
+                None => {
+                    if self.statuses.remove(&key).is_some() {
+                        self.unpoint(key);
+                    }
+                }
+            }
         }
         for (user, seq) in &settlement.gone {
             self.remove_row(user, *seq);
@@ -301,6 +327,50 @@ impl Store for Memory {
     fn media_use(&mut self, owner: &UserId) -> Result<MediaUse, StoreError> {
         let mine = self.media.values().filter(|file| file.owner == *owner);
         Ok(mine.fold(MediaUse::default(), |sum, file| MediaUse { files: sum.files + 1, bytes: sum.bytes + file.size }))
+    }
+
+    fn is_media_shared(&mut self, id: &MediaId, owner: &UserId) -> Result<bool, StoreError> {
+        Ok(self.grants.iter().any(|grant| grant.media == *id && grant.user != *owner))
+    }
+
+    fn contact(&mut self, user: &UserId, contact: &UserId) -> Result<Option<Contact>, StoreError> {
+        Ok(self.contacts.get(&(user.clone(), contact.clone())).cloned())
+    }
+
+    fn contacts(
+        &mut self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Contact)>, StoreError> {
+        let mine = self.contacts.iter().filter(|((of, contact), _)| of == user && after.is_none_or(|a| contact > a));
+        Ok(mine.take(limit).map(|((_, contact), known)| (contact.clone(), known.clone())).collect())
+    }
+
+    fn contacts_count(&mut self, user: &UserId) -> Result<u64, StoreError> {
+        Ok(self.contacts.keys().filter(|(of, _)| of == user).count() as u64)
+    }
+
+    fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {
+        Ok(self.statuses.get(&(chat.clone(), n)).cloned())
+    }
+
+    fn status_times(&mut self, chat: &ChatKey) -> Result<Vec<(N, u64)>, StoreError> {
+        let all = self.statuses.range((chat.clone(), 0)..=(chat.clone(), N::MAX));
+        Ok(all.map(|((_, n), status)| (*n, status.until)).collect())
+    }
+
+    fn statuses_over(&mut self, now: u64, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError> {
+        let mut over: Vec<_> = self.statuses.iter().filter(|(_, status)| status.until <= now).collect();
+        over.sort_by_key(|(_, status)| status.until);
+        Ok(over.into_iter().take(limit).map(|(key, _)| key.clone()).collect())
+    }
+
+    fn statuses_with(&mut self, media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError> {
+        let mut with: Vec<_> =
+            self.statuses.iter().filter(|(_, status)| status.media.as_ref() == Some(media)).collect();
+        with.sort_by_key(|(_, status)| std::cmp::Reverse(status.until));
+        Ok(with.into_iter().take(limit).map(|(key, _)| key.clone()).collect())
     }
 
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {

@@ -11,14 +11,18 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
+use super::contacts;
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
 use super::media;
 use super::migrate::{known, migrate};
+use super::status;
 use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
+use crate::contacts::Contact;
 use crate::media::row::{MediaFile, MediaUse};
+use crate::status::Status;
 
 /// Older SQLite can lose a WAL reset (the race fixed in 3.51.3).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
@@ -33,7 +37,7 @@ const WAL_BYTES_ALARM: u64 = 256 << 20;
 /// How long a batch waits for another writer, a backup tool say; then it fails, and its senders are told "not now".
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The version of the schema from which on the journal's rows lie in the order of `log << 48 | no`.
-const JOURNAL_BY_PLACE: i64 = 5;
+const JOURNAL_BY_PLACE: i64 = 7;
 /// Statements kept prepared.
 const STATEMENTS_MAX: usize = 64;
 
@@ -548,6 +552,43 @@ impl Store for Sqlite {
         media::used_by(&self.connection, owner)
     }
 
+    fn is_media_shared(&mut self, id: &MediaId, owner: &UserId) -> Result<bool, StoreError> {
+        media::is_shared(&self.connection, id, owner)
+    }
+
+    fn contact(&mut self, user: &UserId, contact: &UserId) -> Result<Option<Contact>, StoreError> {
+        contacts::one(&self.connection, user, contact)
+    }
+
+    fn contacts(
+        &mut self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Contact)>, StoreError> {
+        contacts::page(&self.connection, user, after, limit)
+    }
+
+    fn contacts_count(&mut self, user: &UserId) -> Result<u64, StoreError> {
+        contacts::count(&self.connection, user)
+    }
+
+    fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {
+        status::one(&self.connection, chat, n)
+    }
+
+    fn status_times(&mut self, chat: &ChatKey) -> Result<Vec<(N, u64)>, StoreError> {
+        status::times(&self.connection, chat)
+    }
+
+    fn statuses_over(&mut self, now: u64, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError> {
+        status::over(&self.connection, now, limit)
+    }
+
+    fn statuses_with(&mut self, media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError> {
+        status::with_media(&self.connection, media, limit)
+    }
+
     fn revoked(&mut self) -> Result<Vec<Revoked>, StoreError> {
         let mut statement = self.connection.prepare_cached("SELECT user, kind, subject, before FROM revoked")?;
         let rows = statement.query_map([], |row| {
@@ -707,6 +748,8 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
         write_inbox_row(t, user, *seq, row)?;
     }
     write_kept(t, &settlement.kept)?;
+    contacts::settle(t, settlement)?;
+    status::settle(t, settlement)?;
     for (user, seq) in &settlement.gone {
         let place: Option<(Option<String>, Option<i64>)> = t
             .prepare_cached("DELETE FROM inbox WHERE user = ?1 AND seq = ?2 RETURNING chat, n")?
@@ -726,6 +769,9 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
                 drop_body(t, &chat, n)?;
             }
         }
+    }
+    for (chat, n, _) in settlement.statuses.iter().filter(|(_, _, status)| status.is_none()) {
+        drop_body(t, chat.as_str(), number(*n))?;
     }
     for (id, sender, accepted) in &settlement.accepted {
         t.prepare_cached("INSERT OR REPLACE INTO accepted VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
@@ -864,7 +910,8 @@ fn drop_body(t: &Transaction<'_>, chat: &str, n: i64) -> Result<(), StoreError> 
     t.prepare_cached(
         "DELETE FROM messages WHERE chat = ?1 AND n = ?2
          AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.chat = ?1 AND inbox.n = ?2)
-         AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.chat = ?1 AND kept.n = ?2)",
+         AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.chat = ?1 AND kept.n = ?2)
+         AND NOT EXISTS (SELECT 1 FROM statuses s WHERE s.chat = ?1 AND s.n = ?2)",
     )?
     .execute(params![chat, n])?;
     Ok(())

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use bytes::Bytes;
-use natter_protocol::{Chat, DeviceId, Seq, UserId};
+use natter_protocol::{DeviceId, Seq, UserId};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -240,8 +240,7 @@ impl Delivery {
     async fn say_receipt(&self, tools: &Tools, receipt: Receipt, stopping: &mut watch::Receiver<bool>) -> bool {
         let mut after = receipt.after;
         while after < receipt.upto {
-            let chat = Chat::Direct(receipt.recipient.clone());
-            match tools.bridge.covered(self.user.clone(), chat, after, receipt.upto).await {
+            match tools.bridge.covered(self.user.clone(), receipt.chat.clone(), after, receipt.upto).await {
                 Ok((ids, upto)) => {
                     for id in ids {
                         if !self.insist(tools, &receipt.of(&self.user, &id), stopping).await {

@@ -2,7 +2,7 @@
 //! bytes each time, before and after a restart.
 
 use bytes::Bytes;
-use natter_protocol::{MessageId, N, UserId};
+use natter_protocol::{Chat, MessageId, N, UserId};
 use serde_json::{Value, json};
 
 /// What a webhook has to say of an entry.
@@ -25,6 +25,8 @@ pub(super) enum Saying {
 pub(super) struct Receipt {
     status: String,
     timestamp: String,
+    /// Where the messages are.
+    pub(super) chat: Chat,
     pub(super) recipient: UserId,
     pub(super) after: N,
     pub(super) upto: N,
@@ -35,6 +37,8 @@ pub(super) fn read(user: &UserId, entry: &[u8]) -> (String, Saying) {
     let entry: Value = serde_json::from_slice(entry).unwrap_or_default();
     let chat = text(&entry, "chat").to_owned();
     let saying = match text(&entry, "type") {
+        // Statuses are nothing to the Cloud API, nor are their receipts.
+        _ if chat == "status@broadcast" => Saying::Nothing,
         "" | "gap" | "system" | "typing" | "presence" => Saying::Nothing,
         "status" => status(user, &entry),
         // A bot would answer itself.
@@ -42,7 +46,6 @@ pub(super) fn read(user: &UserId, entry: &[u8]) -> (String, Saying) {
             "" => Saying::Nothing,
             to => Saying::Sent(status_body(user, to, "sent", text(&entry, "id"), text(&entry, "timestamp"), None)),
         },
-        _ if chat == "status@broadcast" => Saying::Nothing,
         kind => Saying::Message(message(user, &entry, kind)),
     };
     (chat, saying)
@@ -64,6 +67,10 @@ fn status(user: &UserId, entry: &Value) -> Saying {
         ("delivered" | "read", Some(after), Some(upto)) if member != *user => Saying::Receipt(Receipt {
             status: status.to_owned(),
             timestamp: text(entry, "timestamp").to_owned(),
+            chat: match Chat::parse(text(entry, "chat")) {
+                Ok(chat) => chat,
+                Err(_) => return Saying::Nothing,
+            },
             recipient: member,
             after,
             upto,
@@ -241,6 +248,12 @@ mod tests {
             json!({"type": "status", "status": "read", "chat": "bob", "after": 1, "n": 2, "id": "x", "recipient_id": "15550001", "timestamp": "1"}),
             json!({"type": "status", "status": "failed", "errors": []}),
             json!({"type": "text", "from": "15550001", "chat": "15550001", "n": 1, "id": "x", "timestamp": "1", "text": {"body": "to me"}}),
+            json!({"type": "text", "from": "ann", "chat": "status@broadcast", "n": 1, "id": "s1", "timestamp": "1", "text": {"body": "x"}}),
+            json!({"type": "text", "from": "15550001", "chat": "status@broadcast", "to": "status@broadcast", "n": 1, "id": "s1",
+                "timestamp": "1", "text": {"body": "x"}}),
+            json!({"type": "status", "status": "read", "chat": "status@broadcast", "after": 0, "n": 1, "id": "s1",
+                "recipient_id": "ann", "timestamp": "1"}),
+            json!({"type": "status", "status": "deleted", "chat": "status@broadcast", "from": "ann", "n": 1, "id": "s1", "timestamp": "1"}),
             json!("no entry"),
         ] {
             assert_eq!(said(&entry).1, Saying::Nothing, "{entry}");

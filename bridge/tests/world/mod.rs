@@ -10,9 +10,11 @@ use bytes::Bytes;
 use natter_bridge::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
+use natter_bridge::contacts::Contact;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
 use natter_bridge::media::row::{MediaFile, MediaUse};
 use natter_bridge::stats::Counters;
+use natter_bridge::status::Status;
 use natter_bridge::store::memory::Memory;
 use natter_bridge::store::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
 use natter_protocol::link::{Answer, Dialect, Down, Mode, Opening, Packet, Publication, Up, Window};
@@ -22,6 +24,7 @@ use serde_json::{Value, json};
 pub(crate) const DAY: u64 = 24 * 3600;
 
 /// A store whose journal can be made to fail, as a full disk does.
+#[derive(Debug)]
 pub(crate) struct Fragile {
     inner: Memory,
     is_full: Arc<AtomicBool>,
@@ -68,6 +71,14 @@ impl Store for Fragile {
         find_media(user: &UserId, name: &str, limit: usize) -> Result<Vec<MediaFile>, StoreError>;
         expired_media(now: u64, limit: usize) -> Result<Vec<MediaFile>, StoreError>;
         media_use(owner: &UserId) -> Result<MediaUse, StoreError>;
+        is_media_shared(id: &MediaId, owner: &UserId) -> Result<bool, StoreError>;
+        contact(user: &UserId, contact: &UserId) -> Result<Option<Contact>, StoreError>;
+        contacts(user: &UserId, after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, Contact)>, StoreError>;
+        contacts_count(user: &UserId) -> Result<u64, StoreError>;
+        status(chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError>;
+        status_times(chat: &ChatKey) -> Result<Vec<(N, u64)>, StoreError>;
+        statuses_over(now: u64, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
+        statuses_with(media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
         server_secs() -> Result<u64, StoreError>;
         oldest_rows(after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, u64)>, StoreError>;
         sweep_accepted(after: Option<(MessageId, UserId)>, limit: usize, now: u64) -> Result<Option<(MessageId, UserId)>, StoreError>;
