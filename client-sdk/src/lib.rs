@@ -31,6 +31,8 @@ mod driver;
 mod error;
 mod event;
 mod inbox;
+#[cfg(feature = "media")]
+pub mod media;
 mod outbox;
 
 pub use builder::Builder;
