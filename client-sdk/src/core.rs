@@ -7,7 +7,7 @@
 //!
 //! It is public for simulations, and no part of the stable API.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use natter_protocol::Seq;
@@ -143,8 +143,8 @@ pub enum Output {
 /// What waits for a commit.
 #[derive(Debug)]
 enum After {
-    /// Rows up to this key are on the disk.
-    Sendable(Key),
+    /// A write about the rows from this key to that is on the disk.
+    Sendable(Key, Key),
     /// An entry is on the disk.
     Kept(Seq, Box<Entry>),
     Output(Output),
@@ -205,7 +205,7 @@ impl Core {
     fn stored(&mut self) {
         for after in self.committing.take().into_iter().flatten() {
             match after {
-                After::Sendable(key) => self.outbox.sendable(key),
+                After::Sendable(first, last) => self.outbox.sendable(first, last),
                 After::Kept(seq, entry) => {
                     self.inbox.kept(seq, self.durable, &mut self.out);
                     self.out.push_back(Output::Entry(seq, entry));

@@ -15,8 +15,8 @@ use crate::store::{Outcome, OutgoingRow, ReceiptRow, Write};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Its commit is not confirmed.
-    Storing,
+    /// So many writes about it are not confirmed.
+    Storing(u8),
     /// Not given to this connection.
     Ready,
     /// Given to this connection.
@@ -98,17 +98,17 @@ impl Outbox {
         to: &mut Effects<'_>,
     ) {
         if let Some(key) = id.as_ref().and_then(|id| self.keys.get(id)) {
-            // A repeat is one message. Behind what is being written, the first of them perhaps.
-            let same = self.queue.get(key).is_none_or(|queued| queued.payload == payload);
-            let error = || Error::Invalid("id: expected one that no other message has".into());
-            let output = if same { Output::Accepted(ticket) } else { Output::Rejected(ticket, error()) };
-            to.after.push(After::Output(output));
-            to.writes.extend(self.queue.get(key).map(|queued| Write::Outgoing(queued.stored())));
-            if to.writes.is_empty() {
-                to.out.extend(to.after.drain(..).filter_map(|after| match after {
-                    After::Output(output) => Some(output),
-                    After::Sendable(_) | After::Kept(..) => None,
-                }));
+            // A repeat is one message; what is being written may be this very one.
+            match self.queue.get(key) {
+                Some(queued) if queued.payload != payload => {
+                    let error = Error::Invalid("id: expected one that no other message has".into());
+                    to.out.push_back(Output::Rejected(ticket, error));
+                }
+                Some(queued) => {
+                    to.writes.push(Write::Outgoing(queued.stored()));
+                    to.after.push(After::Output(Output::Accepted(ticket)));
+                }
+                None => to.out.push_back(Output::Accepted(ticket)),
             }
             return;
         }
@@ -126,10 +126,10 @@ impl Outbox {
         let created_ms = self.clock_ms;
         let row = OutgoingRow { key, id, chat, payload: Vec::new(), created_ms, tried_ms, outcome: Outcome::Queued };
         self.bytes += payload.len();
-        let queued = Queued { row, payload: Bytes::from(payload), stage: Stage::Storing };
+        let queued = Queued { row, payload: Bytes::from(payload), stage: Stage::Storing(1) };
         to.writes.push(Write::Outgoing(queued.stored()));
         self.queue.insert(key, queued);
-        to.after.push(After::Sendable(key));
+        to.after.push(After::Sendable(key, key));
         self.say(key, to.out);
         to.after.push(After::Output(Output::Accepted(ticket)));
     }
@@ -138,16 +138,20 @@ impl Outbox {
     pub(super) fn connected(&mut self, to: &mut Effects<'_>) {
         self.online = true;
         self.expire(to);
-        let untried = self.queue.values_mut().filter(|queued| queued.row.tried_ms.is_none());
-        let mut last = None;
-        for queued in untried {
+        let mut untried = None;
+        for queued in self.queue.values_mut().filter(|queued| queued.row.tried_ms.is_none()) {
             queued.row.tried_ms = Some(self.clock_ms);
-            queued.stage = Stage::Storing;
-            last = Some(queued.row.key);
+            queued.stage = match queued.stage {
+                Stage::Storing(writes) => Stage::Storing(writes.saturating_add(1)),
+                Stage::Ready | Stage::Sent => Stage::Storing(1),
+            };
+            let key = queued.row.key;
+            untried = Some((untried.map_or(key, |(first, _)| first), key));
         }
-        if let Some(upto) = last {
-            to.writes.push(Write::Tried { upto, at_ms: self.clock_ms });
-            to.after.push(After::Sendable(upto));
+        // They are the newest: whatever was there at an earlier connection was tried.
+        if let Some((first, last)) = untried {
+            to.writes.push(Write::Tried { upto: last, at_ms: self.clock_ms });
+            to.after.push(After::Sendable(first, last));
         }
     }
 
@@ -159,11 +163,11 @@ impl Outbox {
         }
     }
 
-    pub(super) fn sendable(&mut self, upto: Key) {
-        for queued in self.queue.range_mut(..=upto).map(|(_, queued)| queued) {
-            // A row that was written offline has no first attempt on the disk yet, if the connection came meanwhile; its second write follows.
-            if queued.stage == Stage::Storing {
-                queued.stage = Stage::Ready;
+    /// A write about each of these is on the disk.
+    pub(super) fn sendable(&mut self, first: Key, last: Key) {
+        for queued in self.queue.range_mut(first..=last).map(|(_, queued)| queued) {
+            if let Stage::Storing(writes) = queued.stage {
+                queued.stage = if writes > 1 { Stage::Storing(writes - 1) } else { Stage::Ready };
             }
         }
     }
@@ -176,7 +180,7 @@ impl Outbox {
         for (key, queued) in &mut self.queue {
             match queued.stage {
                 Stage::Sent => {}
-                Stage::Storing => return,
+                Stage::Storing(_) => return,
                 Stage::Ready if self.in_flight >= WINDOW => return,
                 Stage::Ready => {
                     queued.stage = Stage::Sent;
