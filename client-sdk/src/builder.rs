@@ -31,9 +31,19 @@ pub struct Builder {
 pub(crate) struct Tokens {
     provider: Option<Provider>,
     last: Mutex<Option<String>>,
+    refused: Mutex<Option<String>>,
 }
 
 impl Tokens {
+    /// The token that the server refused last.
+    pub(crate) fn refused(&self) -> Option<String> {
+        lock(&self.refused).clone()
+    }
+
+    pub(crate) fn refuse(&self, token: String) {
+        *lock(&self.refused) = Some(token);
+    }
+
     pub(crate) async fn token(&self, refused: Option<&str>) -> Result<String, Error> {
         let last = lock(&self.last).clone();
         match (&self.provider, last) {
@@ -76,7 +86,7 @@ impl Builder {
             url: url.to_owned(),
             user: String::new(),
             device: "sdk".to_owned(),
-            tokens: Tokens { provider: None, last: Mutex::new(Some(String::new())) },
+            tokens: Tokens { provider: None, last: Mutex::new(Some(String::new())), refused: Mutex::default() },
             store: Ok(Box::new(MemoryStore::default())),
             http: None,
             #[cfg(feature = "tls")]
@@ -101,7 +111,7 @@ impl Builder {
     /// The token of `natter token`, or of the app's own backend. When the server refuses it, the client ends.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.tokens = Tokens { provider: None, last: Mutex::new(Some(token.into())) };
+        self.tokens = Tokens { provider: None, last: Mutex::new(Some(token.into())), refused: Mutex::default() };
         self
     }
 
@@ -118,7 +128,7 @@ impl Builder {
             let token = provider();
             Box::pin(async move { token.await.map_err(Into::into) })
         });
-        self.tokens = Tokens { provider: Some(provider), last: Mutex::new(None) };
+        self.tokens = Tokens { provider: Some(provider), last: Mutex::new(None), refused: Mutex::default() };
         self
     }
 

@@ -236,6 +236,12 @@ impl Core {
         self.outbox.is_empty() && self.writes.is_empty() && self.committing.is_none() && self.out.is_empty()
     }
 
+    /// Whether a batch is being committed.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.committing.is_some()
+    }
+
     /// Whether a message of that id is known.
     #[must_use]
     pub fn knows(&self, id: &str) -> bool {
