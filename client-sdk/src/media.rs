@@ -34,6 +34,8 @@ pub use error::MediaError;
 pub use progress::Progress;
 pub use upload::Upload;
 
+use crate::content::MediaObject;
+use crate::{Client, IncomingMessage};
 use base::Base;
 use http::Http;
 use problem::Problem;
@@ -167,6 +169,42 @@ impl Tokens for Fixed {
     }
 }
 
+/// Those that the client uses itself.
+struct OfClient(Client);
+
+impl Tokens for OfClient {
+    fn token(&self, refused: Option<String>) -> TokenFuture {
+        let client = self.0.clone();
+        Box::pin(async move { client.token(refused.as_deref()).await.map_err(Into::into) })
+    }
+}
+
+impl Client {
+    /// Files of this user, with the client's own tokens, at [`Client::http_url`]. What is wrong with that URL, the first call says.
+    #[must_use]
+    pub fn media(&self) -> Media {
+        Media::with_tokens(self.http_url(), Box::new(OfClient(self.clone())), self.tls())
+    }
+}
+
+impl IncomingMessage {
+    /// The file that it carries, for [`Media::download`]; `None` if it carries none.
+    #[must_use]
+    pub fn media(&self) -> Option<MediaRef> {
+        MediaRef::of_object(MediaKind::parse(&self.kind)?, self.object()?)
+    }
+}
+
+/// A document keeps its name; other kinds have none on the wire.
+impl From<&MediaRef> for MediaObject {
+    fn from(file: &MediaRef) -> Self {
+        match &file.filename {
+            Some(name) if file.kind == Some(MediaKind::Document) => Self::new(&file.id).filename(name),
+            _ => Self::new(&file.id),
+        }
+    }
+}
+
 /// Files of one user, over HTTP. Cheap to clone; every up- and download has a connection of its own, and they may run at the same time.
 ///
 /// ```no_run
@@ -186,13 +224,14 @@ pub struct Media {
 }
 
 struct Inner {
-    http: Http,
+    /// What is wrong with the URL is said by the first call.
+    http: Result<Http, String>,
     tokens: Box<dyn Tokens>,
 }
 
 impl fmt::Debug for Media {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Media").field("base", self.inner.http.base()).finish_non_exhaustive()
+        f.debug_struct("Media").field("base", &self.inner.http.as_ref().map(Http::base)).finish_non_exhaustive()
     }
 }
 
@@ -237,17 +276,19 @@ impl Media {
     /// # Errors
     /// [`MediaError::Invalid`] for a URL that is none.
     pub fn new(url: &str, token: impl Into<String>) -> Result<Self, MediaError> {
-        Self::with_tokens(url, Box::new(Fixed(token.into())), None)
+        let media = Self::with_tokens(url, Box::new(Fixed(token.into())), None);
+        media.http()?;
+        Ok(media)
     }
 
     /// With tokens that change, and with other authorities than those of the system.
-    pub(crate) fn with_tokens(
-        url: &str,
-        tokens: Box<dyn Tokens>,
-        tls: Option<Arc<rustls::ClientConfig>>,
-    ) -> Result<Self, MediaError> {
-        let http = Http::new(Base::parse(url)?, tls);
-        Ok(Self { inner: Arc::new(Inner { http, tokens }) })
+    fn with_tokens(url: &str, tokens: Box<dyn Tokens>, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        let http = Base::parse(url).map(|base| Http::new(base, tls)).map_err(|error| error.to_string());
+        Self { inner: Arc::new(Inner { http, tokens }) }
+    }
+
+    fn http(&self) -> Result<&Http, MediaError> {
+        self.inner.http.as_ref().map_err(|error| MediaError::Invalid(error.clone()))
     }
 
     /// Uploads the file at `path`. Nothing happens before it is awaited.
@@ -334,8 +375,9 @@ impl Media {
         path: &str,
         token: &str,
     ) -> Result<(hyper::http::response::Parts, Bytes), MediaError> {
-        let request = self.inner.http.request(method.clone(), path, token);
-        let answer = self.inner.http.send(request, http::empty()).await?;
+        let http = self.http()?;
+        let request = http.request(method.clone(), path, token);
+        let answer = http.send(request, http::empty()).await?;
         let (head, body) = answer.into_parts();
         let body = whole(body).await;
         if head.status.is_success() { Ok((head, body?)) } else { Err(refusal(&head, &body.unwrap_or_default())) }

@@ -121,7 +121,7 @@ impl Download {
     }
 
     async fn ask(&self, from: u64, wanted: &Wanted, token: &str) -> Result<Response<Incoming>, MediaError> {
-        let http = &self.media.inner.http;
+        let http = self.media.http()?;
         let range = (from > 0).then(|| format!("bytes={from}-"));
         let mut request = http.request(Method::GET, &format!("/v1/media/{}", self.file.id), token);
         if let Some(range) = &range {

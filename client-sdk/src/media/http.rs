@@ -40,7 +40,8 @@ pub(super) fn empty() -> Body {
 
 /// Any number.
 pub(super) fn random() -> u32 {
-    let (_, low) = uuid::Uuid::new_v4().as_u64_pair();
+    // The last 62 bits of a UUIDv7 are random.
+    let (_, low) = uuid::Uuid::now_v7().as_u64_pair();
     u32::try_from(low & 0xffff_ffff).unwrap_or(0)
 }
 

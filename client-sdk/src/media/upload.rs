@@ -146,7 +146,7 @@ impl Upload {
         if !self.name.is_empty() {
             path.push_str(&format!("&name={}", base::encoded(&self.name)));
         }
-        let http = &self.media.inner.http;
+        let http = self.media.http()?;
         let mime_type = self.mime_type.as_deref().unwrap_or("application/octet-stream");
         let mut request = http.request(Method::POST, &path, token).header(header::CONTENT_TYPE, mime_type);
         if let Some(total) = sent.total {
