@@ -108,14 +108,15 @@ fn read(db: &Connection) -> rusqlite::Result<Snapshot> {
         "SELECT key,id,chat,payload,created_ms,tried_ms,state,n,timestamp,code,details FROM natter_outgoing ORDER BY key",
     )?;
     let outgoing = query.query_map([], |row| {
-        let sent = row.get::<_, Option<u64>>(7)?.zip(row.get::<_, Option<u64>>(8)?);
+        let sent = row.get::<_, Option<i64>>(7)?.zip(row.get::<_, Option<i64>>(8)?);
+        let sent = sent.map(|(n, timestamp)| (n.unsigned_abs(), timestamp.unsigned_abs()));
         let outcome = match (row.get::<_, i64>(6)?, sent) {
             (SENT, Some((n, timestamp))) => Outcome::Sent { n, timestamp },
             (FAILED, sent) => Outcome::Failed { code: row.get(9)?, details: row.get(10)?, sent },
             _ => Outcome::Queued,
         };
         Ok(OutgoingRow {
-            key: row.get(0)?,
+            key: row.get::<_, i64>(0)?.unsigned_abs(),
             id: row.get(1)?,
             chat: row.get(2)?,
             payload: row.get(3)?,
@@ -126,7 +127,9 @@ fn read(db: &Connection) -> rusqlite::Result<Snapshot> {
     })?;
     let outgoing = outgoing.collect::<rusqlite::Result<_>>()?;
     let mut query = db.prepare("SELECT seq,payload FROM natter_incoming ORDER BY seq")?;
-    let incoming = query.query_map([], |row| Ok(IncomingRow { seq: row.get(0)?, payload: row.get(1)? }))?;
+    let incoming = query.query_map([], |row| {
+        Ok(IncomingRow { seq: row.get::<_, i64>(0)?.unsigned_abs(), payload: row.get(1)? })
+    })?;
     let incoming = incoming.collect::<rusqlite::Result<_>>()?;
     let mut query = db.prepare("SELECT chat,ranges FROM natter_receipts ORDER BY chat")?;
     let receipts = query.query_map([], |row| {
