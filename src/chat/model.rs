@@ -147,6 +147,8 @@ pub(super) struct Model {
     pub(super) transfers: BTreeMap<String, u8>,
     /// Lines up from the end.
     pub(super) scroll: usize,
+    /// Seconds that the clock on the wall is ahead of UTC.
+    pub(super) offset: i32,
     said_typing: u64,
 }
 
@@ -162,6 +164,7 @@ impl Model {
             notice: String::new(),
             transfers: BTreeMap::new(),
             scroll: 0,
+            offset: 0,
             said_typing: 0,
         };
         model.chats = chats;

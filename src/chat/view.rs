@@ -61,7 +61,7 @@ fn conversation(model: &Model, now: u64, frame: &mut Frame<'_>, area: Rect) {
     };
     frame.render_widget(Paragraph::new(heading(chat, now)).bold(), head);
     let columns = usize::from(body.width);
-    let lines: Vec<_> = chat.lines.iter().flat_map(|line| message(line, &model.user, chat, columns)).collect();
+    let lines: Vec<_> = chat.lines.iter().flat_map(|line| message(line, model, columns)).collect();
     let (rows, all) = (usize::from(body.height), lines.len());
     let end = all.saturating_sub(model.scroll.min(all.saturating_sub(rows)));
     let shown: Vec<_> = lines.into_iter().take(end).skip(end.saturating_sub(rows)).collect();
@@ -89,10 +89,11 @@ fn ago(seconds: u64) -> String {
 }
 
 /// `12:30 bob  the words`, own ones with their ticks behind.
-fn message(line: &Line, user: &str, chat: &ChatModel, columns: usize) -> Vec<TextLine<'static>> {
-    let mine = line.from == user;
+fn message(line: &Line, model: &Model, columns: usize) -> Vec<TextLine<'static>> {
+    let mine = line.from == model.user;
     let who = if mine { "you".to_owned() } else { harmless(&line.from) };
-    let time = format!("{:02}:{:02} ", line.at / 3600 % 24, line.at / 60 % 60);
+    let at = line.at.saturating_add_signed(model.offset.into());
+    let time = format!("{:02}:{:02} ", at / 3600 % 24, at / 60 % 60);
     let lead = width(&time) + width(&who) + 1;
     let number = line.n.map(|n| format!("#{n} ")).unwrap_or_default();
     let words = match &line.body {
@@ -110,7 +111,6 @@ fn message(line: &Line, user: &str, chat: &ChatModel, columns: usize) -> Vec<Tex
         lines = lines.into_iter().map(|span| span.cyan()).collect();
     }
     let last = lines.len().saturating_sub(1);
-    let _ = chat;
     let mut out = Vec::new();
     for (index, words) in lines.into_iter().enumerate() {
         let mut spans = if index == 0 {
@@ -177,4 +177,99 @@ fn state(model: &Model) -> String {
         parts.push(model.notice.clone());
     }
     format!(" {}", parts.join(" · "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::model::Msg;
+    use natter_client::media::MediaRef;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    fn screen(model: &Model, columns: u16, rows: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+        terminal.draw(|frame| view(model, 1_764_000_600, frame)).unwrap();
+        let buffer = terminal.backend().buffer().clone();
+        let row = |y| (0..columns).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+        (0..rows).map(row).collect::<Vec<_>>().join("\n")
+    }
+
+    fn line(from: &str, n: u64, body: Body, tick: Option<Tick>) -> Line {
+        let at = 1_764_000_000 + n * 60;
+        Line { id: format!("{from}{n}"), from: from.into(), n: Some(n), at, body, tick }
+    }
+
+    fn text(words: &str) -> Body {
+        Body::Text(words.into())
+    }
+
+    /// As in the README.
+    fn example() -> Model {
+        let mut model = Model::new("alice", "terminal", Vec::new());
+        model.open("bob");
+        let mut file = MediaRef::new("1234567890123456".parse().unwrap());
+        file.file_size = Some(3 << 19);
+        let body = Body::File { what: "harbour.jpg".into(), caption: "from the pier".into(), file };
+        for (chat, line) in [
+            ("bob", line("alice", 1, text("see you at eight?"), Some(Tick::Read))),
+            ("bob", line("bob", 2, text("yes"), None)),
+            ("bob", line("bob", 3, body, None)),
+            ("bob", line("alice", 4, text("lovely, I will bring the boat"), Some(Tick::Delivered))),
+            ("bob", line("alice", 5, text("and a coat"), Some(Tick::Sent))),
+            ("carol", line("carol", 1, text("hi"), None)),
+            ("carol", line("carol", 2, text("there?"), None)),
+        ] {
+            model.update(Msg::Line { chat: chat.into(), line }, 0);
+        }
+        let waiting = Line { n: None, ..line("alice", 6, text("on my way"), Some(Tick::Waiting)) };
+        model.update(Msg::Line { chat: "bob".into(), line: waiting }, 0);
+        model.update(Msg::Presence { who: "bob".into(), presence: Presence::Here }, 0);
+        model.update(Msg::Typing { chat: "carol".into(), who: "carol".into() }, 0);
+        model.update(Msg::Link(Link::Connected), 0);
+        model.update(Msg::Transfer { what: "boat.mp4".into(), percent: Some(42) }, 0);
+        "see you".chars().for_each(|c| drop(model.update(Msg::Key(crate::chat::edit::Key::Char(c)), 0)));
+        model
+    }
+
+    #[test]
+    fn the_screen_is_the_one_of_the_readme() {
+        let shown = screen(&example(), 80, 13);
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&shown), "the README has another one than this:\n{shown}");
+    }
+
+    #[test]
+    fn ticks_have_their_colours_and_a_failure_its_reason() {
+        let mut model = example();
+        let tick = Tick::Failed("there is no such user".into());
+        model.update(Msg::Tick { id: "alice5".into(), n: None, tick }, 0);
+        let shown = screen(&model, 80, 14);
+        assert!(shown.contains("and a coat ✗") && shown.contains("there is no such user"), "{shown}");
+        assert_eq!(ticks(&Tick::Read)[1].style.fg, Some(Color::LightBlue));
+        assert_ne!(ticks(&Tick::Delivered)[1].style.fg, Some(Color::LightBlue));
+    }
+
+    #[test]
+    fn a_small_screen_shows_the_newest_and_scrolls_to_the_oldest() {
+        let mut model = example();
+        let small = screen(&model, 30, 5);
+        assert!(small.contains("on my way ◷") && !small.contains("yes"), "{small}");
+        model.update(Msg::Scroll(true), 0);
+        let scrolled = screen(&model, 30, 5);
+        assert!(scrolled.contains("see you at") && !scrolled.contains("on my way"), "{scrolled}");
+        // Nothing is too small, and no line too long.
+        (0..400).for_each(|_| drop(model.update(Msg::Key(crate::chat::edit::Key::Char('日')), 0)));
+        for (columns, rows) in [(1, 1), (2, 2), (5, 3), (49, 4), (50, 4)] {
+            screen(&model, columns, rows);
+        }
+    }
+
+    #[test]
+    fn strangers_words_do_not_steer_the_terminal() {
+        let mut model = Model::new("alice", "x", Vec::new());
+        model.open("bob");
+        model.update(Msg::Line { chat: "bob".into(), line: line("bob", 1, text("a\u{1b}[2Jb"), None) }, 0);
+        assert!(!screen(&model, 80, 5).contains('\u{1b}'));
+    }
 }
