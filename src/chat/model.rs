@@ -69,13 +69,13 @@ pub(super) struct ChatModel {
     pub(super) lines: Vec<Line>,
     pub(super) unread: u64,
     /// Who types, until when (milliseconds of [`Msg::Time`]).
-    typing: Option<(String, u64)>,
+    pub(super) typing: Option<(String, u64)>,
     pub(super) presence: Presence,
 }
 
 impl ChatModel {
     /// Who types.
-    pub(super) fn typing(&self) -> Option<&str> {
+    pub(super) fn who_types(&self) -> Option<&str> {
         self.typing.as_ref().map(|(who, _)| who.as_str())
     }
 }
@@ -431,11 +431,11 @@ mod tests {
         model.update(Msg::Escape, 0);
         assert_eq!(types(&mut model, "/quit"), []);
         model.update(Msg::Typing { chat: "bob".into(), who: "bob".into() }, 10);
-        assert_eq!(model.chats[0].typing(), Some("bob"));
+        assert_eq!(model.chats[0].who_types(), Some("bob"));
         model.update(Msg::Time, 9 + TYPING_MS);
-        assert_eq!(model.chats[0].typing(), Some("bob"));
+        assert_eq!(model.chats[0].who_types(), Some("bob"));
         model.update(Msg::Time, 10 + TYPING_MS);
-        assert_eq!(model.chats[0].typing(), None);
+        assert_eq!(model.chats[0].who_types(), None);
     }
 
     #[test]

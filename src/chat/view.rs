@@ -37,7 +37,7 @@ fn chats(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let inner = block.inner(area);
     let columns = usize::from(inner.width);
     let lines = model.chats.iter().enumerate().map(|(index, chat)| {
-        let sign = match (chat.typing().is_some(), chat.presence) {
+        let sign = match (chat.who_types().is_some(), chat.presence) {
             (true, _) => "✎ ".green(),
             (false, Presence::Here) => "● ".green(),
             (false, Presence::Unknown | Presence::Away(_)) => "  ".into(),
@@ -69,7 +69,7 @@ fn conversation(model: &Model, now: u64, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn heading(chat: &ChatModel, now: u64) -> String {
-    let how = match (chat.typing(), chat.presence) {
+    let how = match (chat.who_types(), chat.presence) {
         (Some(who), _) if who == chat.name => "typing…".to_owned(),
         (Some(who), _) => format!("{who} is typing…"),
         (None, Presence::Here) => "online".to_owned(),
