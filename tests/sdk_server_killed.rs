@@ -70,7 +70,10 @@ async fn a_thousand_queued_messages_outlive_the_server_once_and_in_order() {
     for (i, message) in messages.iter().enumerate() {
         let sent = message.sent().await.unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(sent.n, i as u64 + 1);
-        timeout(patience(), message.delivered()).await.unwrap_or_else(|e| panic!("{i}: {e}")).unwrap_or_else(|e| panic!("{e}"));
+        timeout(patience(), message.delivered())
+            .await
+            .unwrap_or_else(|e| panic!("{i}: {e}"))
+            .unwrap_or_else(|e| panic!("{e}"));
     }
     assert!(alice.outgoing().is_empty());
 }

@@ -193,6 +193,11 @@ impl Core {
             Input::Forget(id) => self.outbox.forget(&id, &mut to),
             Input::Connected => self.outbox.connected(&mut to),
             Input::Disconnected => {
+                // What was for the old connection is not for the next one.
+                let old = |output: &Output| {
+                    matches!(output, Output::Publish { .. } | Output::Acknowledge(_) | Output::Reconnect)
+                };
+                self.out.retain(|output| !old(output));
                 self.outbox.disconnected();
                 self.inbox.disconnected();
             }

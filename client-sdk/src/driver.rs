@@ -192,19 +192,18 @@ impl Driver {
                 }
                 *denied = 0;
                 self.say(ConnectionState::Connected);
-                match self.serve(&mut mqtt).await {
-                    Ok(never) => match never {},
-                    Err(end) => end,
+                let Err(end) = self.serve(&mut mqtt).await;
+                // Not after an end that came from there: to poll then is to connect again.
+                if let End::Final(Error::Closed) = &end {
+                    self.say_goodbye(&mut mqtt).await;
                 }
+                end
             }
             Err(end) => end,
         };
         if let End::Denied(_) = &end {
             *denied += 1;
             self.settings.tokens.refuse(token);
-        }
-        if let End::Final(_) = &end {
-            self.say_goodbye(&mut mqtt).await;
         }
         end
     }
@@ -441,7 +440,8 @@ impl Driver {
 
     async fn say_goodbye(&mut self, mqtt: &mut EventLoop) {
         if self.connection.as_ref().is_some_and(Connection::disconnect) {
-            let sent = async { while !matches!(mqtt.poll().await, Err(_) | Ok(Mqtt::Outgoing(Outgoing::Disconnect))) {} };
+            let sent =
+                async { while !matches!(mqtt.poll().await, Err(_) | Ok(Mqtt::Outgoing(Outgoing::Disconnect))) {} };
             let _ = timeout(GOODBYE_MAX, sent).await;
         }
     }

@@ -56,7 +56,8 @@ mod sqlite {
         assert_eq!(store.load(&owner()).unwrap().incoming, [entry]);
         store.transaction(&[Write::Taken(5)], &mut insert(false)).unwrap();
         assert!(store.load(&owner()).unwrap().incoming.is_empty());
-        let seen: i64 = Connection::open(&path).unwrap().query_row("SELECT count(*) FROM seen", [], |row| row.get(0)).unwrap();
+        let seen: i64 =
+            Connection::open(&path).unwrap().query_row("SELECT count(*) FROM seen", [], |row| row.get(0)).unwrap();
         assert_eq!(seen, 1);
     }
 }

@@ -36,7 +36,13 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(last: Option<Seq>, rows: Vec<IncomingRow>, durable: bool, untaken_max: usize, out: &mut VecDeque<Output>) -> Self {
+    pub(super) fn new(
+        last: Option<Seq>,
+        rows: Vec<IncomingRow>,
+        durable: bool,
+        untaken_max: usize,
+        out: &mut VecDeque<Output>,
+    ) -> Self {
         let mut untaken = BTreeSet::new();
         let mut waiting = HashMap::new();
         for row in rows {
@@ -125,7 +131,9 @@ impl Inbox {
         if !stored {
             to.writes.push(Write::Taken(seq));
         }
-        if !self.durable && let Some(Some(delivery)) = self.waiting.remove(&seq) {
+        if !self.durable
+            && let Some(Some(delivery)) = self.waiting.remove(&seq)
+        {
             to.out.push_back(Output::Acknowledge(delivery));
         }
         let mut taken_in = Vec::new();

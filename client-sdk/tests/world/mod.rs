@@ -193,11 +193,11 @@ impl World {
             56..60 => self.connect(),
             60..72 => self.app_sends(),
             72..80 => self.server_acts(),
-            80..84 => self.disk_fails(),
-            84..88 => self.crash(),
-            88..93 => self.drop_connection(),
-            93..95 => self.time_jumps(),
-            95 => self.lose_an_entry(),
+            80..82 => self.disk_fails(),
+            82..84 => self.crash(),
+            84..86 => self.drop_connection(),
+            86 => self.time_jumps(),
+            87..97 => self.lose_an_entry(),
             _ => self.handle(Input::Tick),
         }
     }
@@ -415,6 +415,7 @@ impl World {
         if let Some(wire) = &mut self.wire
             && let Some(Down::Entry(seq, _)) = wire.entries.back()
             && self.server.is_first_time(*seq)
+            && self.random.one_in(3)
         {
             wire.entries.pop_back();
         }

@@ -32,6 +32,8 @@ pub(crate) struct Server {
     sent: u64,
     /// The newest ever sent.
     sent_ever: u64,
+    /// The newest sent went out for the first time.
+    first: bool,
     delivered: u64,
     read: u64,
     incoming: u64,
@@ -40,6 +42,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn connected(&mut self) {
         self.sent = self.cursor;
+        self.first = false;
     }
 
     /// The answer, and whether it was there already.
@@ -76,21 +79,20 @@ impl Server {
         entry["prev"] = self.sent.into();
         self.sent = seq;
         let again = seq <= self.sent_ever;
+        self.first = !again;
         self.sent_ever = self.sent_ever.max(seq);
         (Some((seq, entry.to_string().into_bytes())), again)
     }
 
     pub(crate) fn is_first_time(&self, seq: u64) -> bool {
-        seq == self.sent_ever && seq > self.cursor
+        self.first && seq == self.sent_ever
     }
 
     /// The world goes on: a message for the client, or bob has or reads what was sent.
     pub(crate) fn act(&mut self, what: u64, at_most: u64) {
         let n = self.committed.len() as u64;
         let seq = self.inbox.keys().next_back().unwrap_or(&0) + 1 + self.incoming % 3;
-        let receipt = |status, after| {
-            json!({"type": "status", "status": status, "chat": "bob", "after": after, "n": n, "id": "x", "recipient_id": "bob"})
-        };
+        let receipt = |status, after| json!({"type": "status", "status": status, "chat": "bob", "after": after, "n": n, "id": "x", "recipient_id": "bob"});
         let entry = match what {
             0 if self.delivered < n => receipt("delivered", std::mem::replace(&mut self.delivered, n)),
             1 if self.read < n => {
