@@ -34,6 +34,8 @@ pub(crate) struct Server {
     sent_ever: u64,
     /// The newest sent went out for the first time.
     first: bool,
+    /// Something went out over this connection.
+    spoken: bool,
     delivered: u64,
     read: u64,
     incoming: u64,
@@ -43,6 +45,7 @@ impl Server {
     pub(crate) fn connected(&mut self) {
         self.sent = self.cursor;
         self.first = false;
+        self.spoken = false;
     }
 
     /// The answer, and whether it was there already.
@@ -79,7 +82,9 @@ impl Server {
         entry["prev"] = self.sent.into();
         self.sent = seq;
         let again = seq <= self.sent_ever;
-        self.first = !again;
+        // The very first of a connection is what tells a new device where it is: nobody could miss it.
+        self.first = !again && self.spoken;
+        self.spoken = true;
         self.sent_ever = self.sent_ever.max(seq);
         (Some((seq, entry.to_string().into_bytes())), again)
     }
