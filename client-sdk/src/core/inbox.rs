@@ -124,7 +124,7 @@ impl Inbox {
     }
 
     /// The app has it. Returns what there was no room for before.
-    pub(super) fn took(&mut self, seq: Seq, stored: bool, to: &mut Effects<'_>) -> Vec<Box<Entry>> {
+    pub(super) fn took(&mut self, seq: Seq, stored: bool, to: &mut Effects<'_>) -> Vec<Entry> {
         if !self.untaken.remove(&seq) {
             return Vec::new();
         }
@@ -140,7 +140,7 @@ impl Inbox {
         while self.untaken.len() < self.untaken_max
             && let Some(arrived) = self.parked.pop_front()
         {
-            taken_in.extend(self.take_in(arrived, to));
+            taken_in.extend(self.take_in(arrived, to).map(|entry| *entry));
         }
         taken_in
     }
