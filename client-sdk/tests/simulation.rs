@@ -2,7 +2,7 @@
 //! with a refusal, a process that dies between any two steps, commits that fail or whose end is not known, clocks that jump.
 //!
 //! `NATTER_SIM_SEEDS` worlds (300), from `NATTER_SIM_FIRST` (0) on. A world that fails names its seed.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test ends that way")]
 
 mod world;
 

@@ -1,5 +1,5 @@
 //! The stores keep what a store must keep, and the SQLite one what it promises beyond that.
-#![expect(clippy::unwrap_used, reason = "a test ends that way")]
+#![cfg_attr(feature = "sqlite", allow(clippy::unwrap_used, reason = "a test ends that way"))]
 
 use natter_client::store::{MemoryStore, conformance};
 
