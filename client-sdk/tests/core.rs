@@ -1,5 +1,5 @@
 //! The bounds of the core, and what is said at them.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
 
 use bytes::Bytes;
 use natter_client::Error;

@@ -81,6 +81,7 @@ impl Driver {
         let snapshot = self.storage.load().await.map_err(|_| end())?;
         lock(&self.shared.feed).reload();
         self.core = Core::new(snapshot, self.storage.durable);
+        lock(&self.shared.registry).retain(|id| self.core.knows(id));
         for (_, (id, reply)) in self.sends.drain() {
             let kept = id.is_some_and(|id| self.core.knows(&id));
             let _ = reply.send(if kept { Ok(()) } else { Err(Error::Store(why.to_owned())) });
