@@ -45,7 +45,8 @@ async fn a_message_is_sent_delivered_and_read() {
     let Event::Receipt(receipt) = next(&mut hers).await else { panic!("a receipt") };
     assert_eq!((receipt.kind, receipt.n, receipt.recipient.as_str()), (ReceiptKind::Read, 1, "bob"));
 
-    let reply = message.reply().unwrap_or_else(|e| panic!("{e}")).send_text("yes?").await.unwrap_or_else(|e| panic!("{e}"));
+    let reply =
+        message.reply().unwrap_or_else(|e| panic!("{e}")).send_text("yes?").await.unwrap_or_else(|e| panic!("{e}"));
     let Event::Message(answer) = next(&mut hers).await else { panic!("a message") };
     assert_eq!((answer.id.as_str(), answer.reply_to()), (reply.id(), Some(message.id.as_str())));
     let reaction = alice.chat("bob").react(&answer, "\u{1f44d}").await.unwrap_or_else(|e| panic!("{e}"));

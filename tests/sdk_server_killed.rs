@@ -3,18 +3,39 @@
 
 mod common;
 
+use std::net::SocketAddr;
+
 use common::{TestServer, patience};
 use natter_client::{Client, Event};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 const MESSAGES: usize = 1_000;
+
+/// A port that stays while the server's changes: every connection goes on to where the server is then, or ends at once.
+async fn stable_port(server: watch::Receiver<SocketAddr>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap_or_else(|e| panic!("{e}"));
+    let address = listener.local_addr().unwrap_or_else(|e| panic!("{e}"));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let to = *server.borrow();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(to).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    address
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_queued_messages_outlive_the_server_once_and_in_order() {
     let mut server = TestServer::with_users(&["alice", "bob"]);
     let (hers, his) = (server.token("alice"), server.token("bob"));
     let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
-    let url = format!("mqtt://{}", server.mqtt());
+    let (place, places) = watch::channel(server.mqtt());
+    let url = format!("mqtt://{}", stable_port(places).await);
     let open = |user: &str, token: &str| {
         Client::builder(&url).user(user).device("phone").token(token).store(dir.path().join(format!("{user}.db")))
     };
@@ -32,6 +53,7 @@ async fn a_thousand_queued_messages_outlive_the_server_once_and_in_order() {
     }
     assert!(!alice.outgoing().is_empty(), "some wait for the server");
     server.restart();
+    place.send_replace(server.mqtt());
 
     let mut events = bob.events();
     let mut expected = 0;
@@ -48,7 +70,10 @@ async fn a_thousand_queued_messages_outlive_the_server_once_and_in_order() {
     for (i, message) in messages.iter().enumerate() {
         let sent = message.sent().await.unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(sent.n, i as u64 + 1);
-        timeout(patience(), message.delivered()).await.unwrap_or_else(|e| panic!("{i}: {e}")).unwrap_or_else(|e| panic!("{e}"));
+        timeout(patience(), message.delivered())
+            .await
+            .unwrap_or_else(|e| panic!("{i}: {e}"))
+            .unwrap_or_else(|e| panic!("{e}"));
     }
     assert!(alice.outgoing().is_empty());
 }

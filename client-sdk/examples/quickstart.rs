@@ -5,7 +5,8 @@ use natter_client::{Client, Event};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let [user, token, to, text] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "USER TOKEN TO TEXT")?;
+    let [user, token, to, text] =
+        std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "USER TOKEN TO TEXT")?;
     let client = Client::builder("mqtt://127.0.0.1:1883").user(&user).token(token).connect().await?;
     println!("one tick: {:?}", client.chat(&to).send_text(text).await?.sent().await?);
     let mut events = client.events();

@@ -52,7 +52,9 @@ impl Tokens {
             (Some(provider), _) => {
                 let token = provider().await.map_err(|e| Error::Unreachable(format!("the token provider: {e}")))?;
                 if refused == Some(token.as_str()) {
-                    return Err(Error::Denied("the token provider gave the token again that the server refused".into()));
+                    return Err(Error::Denied(
+                        "the token provider gave the token again that the server refused".into(),
+                    ));
                 }
                 *lock(&self.last) = Some(token.clone());
                 Ok(token)

@@ -118,11 +118,7 @@ impl Chat {
     ///
     /// # Errors
     /// As [`Chat`] says.
-    pub async fn react(
-        &self,
-        message: impl Into<MessageRef> + Send,
-        emoji: &str,
-    ) -> Result<OutgoingMessage, Error> {
+    pub async fn react(&self, message: impl Into<MessageRef> + Send, emoji: &str) -> Result<OutgoingMessage, Error> {
         let mut reaction = reference(&message.into());
         reaction["emoji"] = emoji.into();
         self.send(json!({"type": "reaction", "reaction": reaction})).await

@@ -213,7 +213,12 @@ impl Client {
         self.ask(|reply| Command::Transaction { seq, job, reply }).await
     }
 
-    pub(crate) async fn send_message(&self, id: String, chat: String, message: &Value) -> Result<OutgoingMessage, Error> {
+    pub(crate) async fn send_message(
+        &self,
+        id: String,
+        chat: String,
+        message: &Value,
+    ) -> Result<OutgoingMessage, Error> {
         let payload = checked(message)?;
         self.ask(|reply| Command::Send { id: Some(id.clone()), chat: Some(chat), payload, reply }).await?;
         self.message(&id).ok_or(Error::Closed)

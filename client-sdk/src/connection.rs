@@ -133,11 +133,15 @@ fn options(settings: &Settings, token: &str) -> Result<MqttOptions, Error> {
     match url.scheme {
         Scheme::Mqtt => {}
         #[cfg(feature = "tls")]
-        Scheme::Mqtts => drop(options.set_transport(rumqttc::Transport::tls_with_config(rumqttc::TlsConfiguration::Rustls(crate::tls::config(settings)?)))),
+        Scheme::Mqtts => drop(options.set_transport(rumqttc::Transport::tls_with_config(
+            rumqttc::TlsConfiguration::Rustls(crate::tls::config(settings)?),
+        ))),
         #[cfg(feature = "websocket")]
         Scheme::Ws => drop(options.set_transport(rumqttc::Transport::ws())),
         #[cfg(all(feature = "tls", feature = "websocket"))]
-        Scheme::Wss => drop(options.set_transport(rumqttc::Transport::wss_with_config(rumqttc::TlsConfiguration::Rustls(crate::tls::config(settings)?)))),
+        Scheme::Wss => drop(options.set_transport(rumqttc::Transport::wss_with_config(
+            rumqttc::TlsConfiguration::Rustls(crate::tls::config(settings)?),
+        ))),
         #[cfg(not(all(feature = "tls", feature = "websocket")))]
         _ => return Err(Error::Invalid("url: expected a scheme that the features of this build have".into())),
     }

@@ -166,10 +166,16 @@ impl Core {
     /// A client that goes on from what its store has. `durable` as [`crate::store::Store::is_durable`].
     #[must_use]
     pub fn new(snapshot: Snapshot, durable: bool) -> Self {
+        Self::with_inbox(snapshot, durable, INBOX_MAX)
+    }
+
+    /// As [`Core::new`], with another bound than [`INBOX_MAX`].
+    #[must_use]
+    pub fn with_inbox(snapshot: Snapshot, durable: bool, inbox_max: usize) -> Self {
         let mut out = VecDeque::new();
         let Snapshot { last_seq, outgoing, incoming, receipts } = snapshot;
         let outbox = Outbox::new(outgoing, receipts, &mut out);
-        let inbox = Inbox::new(last_seq, incoming, durable, &mut out);
+        let inbox = Inbox::new(last_seq, incoming, durable, inbox_max, &mut out);
         Self { durable, outbox, inbox, out, writes: Vec::new(), after: Vec::new(), committing: None }
     }
 
@@ -187,6 +193,11 @@ impl Core {
             Input::Forget(id) => self.outbox.forget(&id, &mut to),
             Input::Connected => self.outbox.connected(&mut to),
             Input::Disconnected => {
+                // What was for the old connection is not for the next one.
+                let old = |output: &Output| {
+                    matches!(output, Output::Publish { .. } | Output::Acknowledge(_) | Output::Reconnect)
+                };
+                self.out.retain(|output| !old(output));
                 self.outbox.disconnected();
                 self.inbox.disconnected();
             }

@@ -1,6 +1,7 @@
 //! The one task that owns the connection, the core and the store.
 
-use std::any::Any;
+mod app;
+
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,10 +21,12 @@ use crate::builder::Settings;
 use crate::client::{ConnectionState, Shared};
 use crate::connection::{CONNECT_MAX, Connection, End, end_of};
 use crate::core::{Core, Input, Output};
-use crate::error::{BoxError, Error};
+use crate::error::Error;
 use crate::feed::{Notice, lock};
 use crate::storage::{Done, Storage};
-use crate::store::{Owner, Store, Write};
+use crate::store::{Owner, Store};
+pub(crate) use app::{Command, Job};
+use app::{Reply, watch};
 
 /// rumqttc says something at least every keep-alive, if only that it pings; a socket that takes no bytes silences it.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
@@ -33,23 +36,6 @@ const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(60);
 /// How long a good-bye may take.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
-/// Chats whose presence is watched, as the server allows on a connection.
-const WATCHES_MAX: usize = 256;
-
-/// The app's part of a transaction.
-pub(crate) type Job = Box<dyn FnMut(&dyn Any) -> Result<(), BoxError> + Send>;
-type Reply = oneshot::Sender<Result<(), Error>>;
-
-/// What an app asks for.
-pub(crate) enum Command {
-    Send { id: Option<String>, chat: Option<String>, payload: Vec<u8>, reply: Reply },
-    Transaction { seq: Option<Seq>, job: Job, reply: Reply },
-    Forget(String),
-    Live(String),
-    Watch(String, bool),
-    Close(Duration, oneshot::Sender<()>),
-}
-
 pub(crate) struct Driver {
     settings: Arc<Settings>,
     shared: Arc<Shared>,
@@ -192,19 +178,18 @@ impl Driver {
                 }
                 *denied = 0;
                 self.say(ConnectionState::Connected);
-                match self.serve(&mut mqtt).await {
-                    Ok(never) => match never {},
-                    Err(end) => end,
+                let Err(end) = self.serve(&mut mqtt).await;
+                // Not after an end that came from there: to poll then is to connect again.
+                if let End::Final(Error::Closed) = &end {
+                    self.say_goodbye(&mut mqtt).await;
                 }
+                end
             }
             Err(end) => end,
         };
         if let End::Denied(_) = &end {
             *denied += 1;
             self.settings.tokens.refuse(token);
-        }
-        if let End::Final(_) = &end {
-            self.say_goodbye(&mut mqtt).await;
         }
         end
     }
@@ -324,65 +309,6 @@ impl Driver {
         self.flush()
     }
 
-    fn command(&mut self, now: i64, command: Command) {
-        match command {
-            Command::Send { id, chat, payload, reply } => {
-                if self.closing.is_some() {
-                    let _ = reply.send(Err(Error::Closed));
-                    return;
-                }
-                let ticket = self.ticket();
-                self.sends.insert(ticket, (id.clone(), reply));
-                self.core.handle(now, Input::Send { ticket, id, chat, payload });
-            }
-            Command::Transaction { seq, job, reply } => {
-                let ticket = self.ticket();
-                self.transactions.insert(ticket, (seq, reply));
-                self.storage.transaction(ticket, seq.map(Write::Taken).into_iter().collect(), job);
-            }
-            Command::Forget(id) => self.core.handle(now, Input::Forget(id)),
-            Command::Live(payload) => {
-                if let Some(connection) = &self.connection {
-                    connection.publish_live(payload);
-                }
-            }
-            Command::Watch(chat, on) => {
-                if let Some(connection) = &self.connection {
-                    connection.publish_live(watch(&chat, on));
-                }
-                if !on {
-                    self.watches.remove(&chat);
-                } else if self.watches.len() < WATCHES_MAX {
-                    self.watches.insert(chat);
-                }
-            }
-            Command::Close(at_most, done) => self.closing = Some((Instant::now() + at_most, done)),
-        }
-    }
-
-    fn ticket(&mut self) -> u64 {
-        self.next_ticket += 1;
-        self.next_ticket
-    }
-
-    /// It is not known what is on the disk: look, and go on from there as a new process would.
-    async fn store_failed(&mut self, why: &str) -> Result<(), End> {
-        warn!(error = why, "the store failed");
-        let end = || End::Final(Error::Store(why.to_owned()));
-        let snapshot = self.storage.load().await.map_err(|_| end())?;
-        lock(&self.shared.feed).reload();
-        self.core = Core::new(snapshot, self.storage.durable);
-        for (_, (id, reply)) in self.sends.drain() {
-            let kept = id.is_some_and(|id| self.core.knows(&id));
-            let _ = reply.send(if kept { Ok(()) } else { Err(Error::Store(why.to_owned())) });
-        }
-        for (_, (_, reply)) in self.transactions.drain() {
-            let _ = reply.send(Err(Error::Store(why.to_owned())));
-        }
-        self.flush()?;
-        Err(End::Broken(Error::Store(why.to_owned())))
-    }
-
     fn arrived(&mut self, publish: Publish) -> Result<(), End> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let payload = publish.payload.clone();
@@ -429,26 +355,17 @@ impl Driver {
         Ok(())
     }
 
-    fn answer(&mut self, ticket: u64, result: Result<(), Error>) {
-        if let Some((_, reply)) = self.sends.remove(&ticket) {
-            let _ = reply.send(result);
-        }
-    }
-
     fn say(&self, state: ConnectionState) {
         self.shared.state.send_replace(state);
     }
 
     async fn say_goodbye(&mut self, mqtt: &mut EventLoop) {
         if self.connection.as_ref().is_some_and(Connection::disconnect) {
-            let sent = async { while !matches!(mqtt.poll().await, Err(_) | Ok(Mqtt::Outgoing(Outgoing::Disconnect))) {} };
+            let sent =
+                async { while !matches!(mqtt.poll().await, Err(_) | Ok(Mqtt::Outgoing(Outgoing::Disconnect))) {} };
             let _ = timeout(GOODBYE_MAX, sent).await;
         }
     }
-}
-
-fn watch(chat: &str, on: bool) -> String {
-    serde_json::json!({"status": if on { "watch" } else { "unwatch" }, "chat": chat}).to_string()
 }
 
 fn now_ms() -> i64 {

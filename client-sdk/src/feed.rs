@@ -235,3 +235,19 @@ impl Drop for Rewind<'_> {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_events_of_an_app_that_does_not_look_are_bounded_and_their_loss_is_said() {
+        let mut feed = Feed::default();
+        for _ in 0..LIVE_MAX + 7 {
+            feed.live(Notice::Failed(Failed { id: None, chat: None, error: Error::Unconfirmed }));
+        }
+        assert!(matches!(feed.pop(), Some(Item::Lost(7))));
+        let left = std::iter::from_fn(|| feed.pop()).count();
+        assert_eq!(left, LIVE_MAX);
+    }
+}

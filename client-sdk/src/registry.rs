@@ -37,6 +37,11 @@ impl Registry {
         self.records.remove(id);
     }
 
+    /// The store was read again: what it does not have was never taken.
+    pub(crate) fn retain(&mut self, knows: impl Fn(&str) -> bool) {
+        self.records.retain(|id, _| knows(id));
+    }
+
     pub(crate) fn watch(&mut self, id: &str) -> Option<watch::Receiver<Progress>> {
         let record = self.records.get_mut(id)?;
         if self.closed {

@@ -15,7 +15,9 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<ClientConfig>, Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        return Err(Error::Invalid("tls: expected authorities that the system trusts, found none: give .tls(config)".into()));
+        return Err(Error::Invalid(
+            "tls: expected authorities that the system trusts, found none: give .tls(config)".into(),
+        ));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

@@ -83,7 +83,9 @@ mod tests {
         assert_eq!(parse("mqtt://localhost/"), Ok(("localhost".into(), 1883)));
         assert_eq!(parse("mqtt://[::1]:1884"), Ok(("[::1]".into(), 1884)));
         assert_eq!(parse("mqtt://[::1]"), Ok(("[::1]".into(), 1883)));
-        for bad in ["", "localhost:1883", "http://localhost", "mqtt://", "mqtt://a:b", "mqtt://u:p@host:1", "mqtt://h/x"] {
+        for bad in
+            ["", "localhost:1883", "http://localhost", "mqtt://", "mqtt://a:b", "mqtt://u:p@host:1", "mqtt://h/x"]
+        {
             assert!(Url::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Url::parse("mqtts://h").is_ok(), cfg!(feature = "tls"));

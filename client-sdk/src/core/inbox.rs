@@ -6,7 +6,7 @@ use bytes::Bytes;
 use natter_protocol::Seq;
 use natter_protocol::entry::Entry;
 
-use super::{After, Effects, INBOX_MAX, Output};
+use super::{After, Effects, Output};
 use crate::store::{IncomingRow, Write};
 
 #[derive(Debug)]
@@ -19,6 +19,7 @@ struct Arrived {
 #[derive(Debug)]
 pub(super) struct Inbox {
     durable: bool,
+    untaken_max: usize,
     /// The newest position that was taken in; `None` before the first.
     last: Option<Seq>,
     /// Taken in and not to be acknowledged yet, with the packet to acknowledge, if it came over this connection: what is not on the disk,
@@ -35,7 +36,13 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(last: Option<Seq>, rows: Vec<IncomingRow>, durable: bool, out: &mut VecDeque<Output>) -> Self {
+    pub(super) fn new(
+        last: Option<Seq>,
+        rows: Vec<IncomingRow>,
+        durable: bool,
+        untaken_max: usize,
+        out: &mut VecDeque<Output>,
+    ) -> Self {
         let mut untaken = BTreeSet::new();
         let mut waiting = HashMap::new();
         for row in rows {
@@ -47,7 +54,7 @@ impl Inbox {
             }
             out.push_back(Output::Entry(row.seq, Box::new(entry)));
         }
-        Self { durable, last, waiting, untaken, parked: VecDeque::new(), gap_at: None, deaf: false }
+        Self { durable, untaken_max, last, waiting, untaken, parked: VecDeque::new(), gap_at: None, deaf: false }
     }
 
     /// The connection is gone; acknowledgements of its packets would name others now.
@@ -73,7 +80,7 @@ impl Inbox {
             return None;
         }
         let arrived = Arrived { delivery, entry, payload };
-        if !self.parked.is_empty() || self.untaken.len() >= INBOX_MAX {
+        if !self.parked.is_empty() || self.untaken.len() >= self.untaken_max {
             self.parked.push_back(arrived);
             return None;
         }
@@ -117,21 +124,23 @@ impl Inbox {
     }
 
     /// The app has it. Returns what there was no room for before.
-    pub(super) fn took(&mut self, seq: Seq, stored: bool, to: &mut Effects<'_>) -> Vec<Box<Entry>> {
+    pub(super) fn took(&mut self, seq: Seq, stored: bool, to: &mut Effects<'_>) -> Vec<Entry> {
         if !self.untaken.remove(&seq) {
             return Vec::new();
         }
         if !stored {
             to.writes.push(Write::Taken(seq));
         }
-        if !self.durable && let Some(Some(delivery)) = self.waiting.remove(&seq) {
+        if !self.durable
+            && let Some(Some(delivery)) = self.waiting.remove(&seq)
+        {
             to.out.push_back(Output::Acknowledge(delivery));
         }
         let mut taken_in = Vec::new();
-        while self.untaken.len() < INBOX_MAX
+        while self.untaken.len() < self.untaken_max
             && let Some(arrived) = self.parked.pop_front()
         {
-            taken_in.extend(self.take_in(arrived, to));
+            taken_in.extend(self.take_in(arrived, to).map(|entry| *entry));
         }
         taken_in
     }

@@ -127,9 +127,8 @@ fn read(db: &Connection) -> rusqlite::Result<Snapshot> {
     })?;
     let outgoing = outgoing.collect::<rusqlite::Result<_>>()?;
     let mut query = db.prepare("SELECT seq,payload FROM natter_incoming ORDER BY seq")?;
-    let incoming = query.query_map([], |row| {
-        Ok(IncomingRow { seq: row.get::<_, i64>(0)?.unsigned_abs(), payload: row.get(1)? })
-    })?;
+    let incoming = query
+        .query_map([], |row| Ok(IncomingRow { seq: row.get::<_, i64>(0)?.unsigned_abs(), payload: row.get(1)? }))?;
     let incoming = incoming.collect::<rusqlite::Result<_>>()?;
     let mut query = db.prepare("SELECT chat,ranges FROM natter_receipts ORDER BY chat")?;
     let receipts = query.query_map([], |row| {
@@ -183,7 +182,17 @@ fn put_outgoing(db: &Connection, row: &OutgoingRow) -> rusqlite::Result<()> {
     let (n, timestamp) = sent.map(|(n, t)| (number(n), number(t))).unzip();
     let query = "INSERT OR REPLACE INTO natter_outgoing VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
     db.prepare_cached(query)?.execute(params![
-        number(row.key), row.id, row.chat, row.payload, row.created_ms, row.tried_ms, state, n, timestamp, code, details
+        number(row.key),
+        row.id,
+        row.chat,
+        row.payload,
+        row.created_ms,
+        row.tried_ms,
+        state,
+        n,
+        timestamp,
+        code,
+        details
     ])?;
     Ok(())
 }
