@@ -13,7 +13,7 @@ const ARROWS: [(&str, &[&str]); 5] = [
     ("natter-broker", &["natter-protocol"]),
     ("natter-bridge", &["natter-protocol"]),
     ("natter-client", &["natter-protocol"]),
-    ("natter-tools", &["natter-protocol"]),
+    ("natter-tools", &["natter-protocol", "natter-client"]),
 ];
 
 /// Files and directories that decide and do nothing else: time and bytes are passed in, and answers come out.
