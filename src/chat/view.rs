@@ -191,7 +191,16 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
         terminal.draw(|frame| view(model, 1_764_000_600, frame)).unwrap();
         let buffer = terminal.backend().buffer().clone();
-        let row = |y| (0..columns).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+        let row = |y| {
+            let (mut row, mut x) = (String::new(), 0);
+            while x < columns {
+                let symbol = buffer[(x, y)].symbol();
+                row.push_str(symbol);
+                // What lies behind a wide one is hidden.
+                x += u16::try_from(width(symbol).max(1)).unwrap();
+            }
+            row.trim_end().to_owned()
+        };
         (0..rows).map(row).collect::<Vec<_>>().join("\n")
     }
 

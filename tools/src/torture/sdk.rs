@@ -301,7 +301,10 @@ async fn receive(mut events: Events, tell: UnboundedSender<What>, slow_until: Ar
             Ok(Some(what))
         });
         match kept.await {
-            Ok(Some(what)) => what.into_iter().for_each(|what| drop(tell.send(what))),
+            Ok(Some(what)) => {
+                // The device may be on its way out.
+                let _gone = what.map(|what| tell.send(what));
+            }
             Ok(None) => return,
             // It comes again.
             Err(_) => sleep(STEP).await,
