@@ -150,7 +150,6 @@ impl World {
             82..84 => self.crash(),
             84..86 => self.drop_connection(),
             86 => self.time_jumps(),
-            87..97 => self.lose_an_entry(),
             _ => self.handle(Input::Tick),
         }
     }
@@ -295,6 +294,10 @@ impl World {
         let (entry, again) = self.server.next_entry();
         self.seen.repeats += u64::from(again);
         if let Some((seq, payload)) = entry {
+            // What is lost although the connection stays: only what goes out for the first time, as the server sends again until it is told.
+            if !self.calm && self.server.is_first_time(seq) && self.random.one_in(8) {
+                return;
+            }
             wire.entries.push_back(Down::Entry(seq, payload));
         }
     }
@@ -361,17 +364,6 @@ impl World {
     fn server_acts(&mut self) {
         let what = self.random.below(3);
         self.server.act(what, MESSAGES);
-    }
-
-    /// What the network loses although the connection stays: only what goes out for the first time, as the server resends until it is told.
-    fn lose_an_entry(&mut self) {
-        if let Some(wire) = &mut self.wire
-            && let Some(Down::Entry(seq, _)) = wire.entries.back()
-            && self.server.is_first_time(*seq)
-            && self.random.one_in(3)
-        {
-            wire.entries.pop_back();
-        }
     }
 
     /// A clock is wrong by two days at most. Days pass while nothing happens.
