@@ -34,6 +34,10 @@ const USERS_AT_A_TIME: usize = 500;
 /// Longest life of a token, in seconds: ten years.
 const TTL_S_MAX: u64 = 3650 * 86_400;
 
+/// How long a token lasts that `natter chat` makes for itself, in seconds: a day.
+#[cfg(feature = "chat")]
+const CHAT_TOKEN_TTL_S: u64 = 86_400;
+
 /// A messenger whose wire is plain MQTT: one tick means on disk, two ticks mean on the other device.
 #[derive(Debug, Parser)]
 #[command(
@@ -70,6 +74,9 @@ enum Command {
         #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_ttl)]
         ttl: u64,
     },
+    /// Chat in this terminal
+    #[cfg(feature = "chat")]
+    Chat(crate::chat::Options),
     /// Say whether the store is whole
     Check(check::Options),
     /// Make a certificate authority and a certificate, for development
@@ -193,6 +200,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
                 issue_token(&config, user, device.clone(), ttl)?;
             }
         }
+        #[cfg(feature = "chat")]
+        Command::Chat(options) => return chat(config, &options),
         Command::Check(options) => return check::run(&config, &options),
         Command::Config(ConfigCommand::Check) => {
             keys::load_trusted(&config.auth)?;
@@ -269,11 +278,25 @@ fn read_names() -> Result<Vec<UserId>> {
     Ok(users)
 }
 
+/// Without a token of his own, the user gets one as `natter token` makes it, whenever he needs another.
+#[cfg(feature = "chat")]
+fn chat(config: Config, options: &crate::chat::Options) -> Result<ExitCode> {
+    let user = options.user().clone();
+    let identity: crate::chat::Identity =
+        std::sync::Arc::new(move || make_token(&config, user.clone(), None, CHAT_TOKEN_TTL_S));
+    crate::chat::run(options, identity)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn issue_token(config: &Config, user: UserId, device: Option<DeviceId>, ttl_s: u64) -> Result<()> {
+    print(&format!("{}\n", make_token(config, user, device, ttl_s)?))
+}
+
+fn make_token(config: &Config, user: UserId, device: Option<DeviceId>, ttl_s: u64) -> Result<String> {
     match ask(config, &Request::IssueToken { user: user.clone(), device, ttl_s })? {
-        Answer::Token { token } => print(&format!("{token}\n")),
+        Answer::Token { token } => Ok(token),
         Answer::UnknownUser => bail!("there is no user {user}: add it with `natter user add {user}`"),
-        other => unexpected(other),
+        other => unexpected(other).map(|()| String::new()),
     }
 }
 

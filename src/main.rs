@@ -4,6 +4,8 @@ mod accounts;
 mod admin;
 mod brake;
 mod cert;
+#[cfg(feature = "chat")]
+mod chat;
 mod check;
 mod cli;
 mod config;

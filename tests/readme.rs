@@ -64,6 +64,17 @@ fn every_command_is_run_by_a_test_or_by_ci() {
     }
 }
 
+/// The first program is an example of the SDK, which is compiled and run with the others, and short enough for a first look.
+#[test]
+fn the_first_program_is_the_example() {
+    let example = include_str!("../client-sdk/examples/quickstart.rs");
+    let is_head = |line: &&str| line.starts_with("//!") || line.starts_with("#![");
+    let program: Vec<&str> = example.lines().skip_while(is_head).collect();
+    let shown = README.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(shown.lines().collect::<Vec<_>>(), program);
+    assert!(program.len() <= 15, "{} lines", program.len());
+}
+
 #[test]
 fn every_file_it_links_to_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{TestServer, patience};
-use natter_client::{Client, Error, Event, Events, ReceiptKind, State};
+use natter_client::{Client, ConnectionState, Error, Event, Events, ReceiptKind};
 use tokio::time::timeout;
 
 async fn connect(server: &TestServer, user: &str, token: &str) -> Client {
@@ -14,14 +14,10 @@ async fn connect(server: &TestServer, user: &str, token: &str) -> Client {
     builder.connect().await.unwrap_or_else(|error| panic!("{user}: {error}"))
 }
 
-/// The next event that is not about the connection.
 async fn next(events: &mut Events) -> Event {
-    loop {
-        match timeout(patience(), events.next()).await {
-            Ok(Some(Event::State(_))) => {}
-            Ok(Some(event)) => return event,
-            other => panic!("expected an event, got {other:?}"),
-        }
+    match timeout(patience(), events.next()).await {
+        Ok(Some(event)) => event,
+        other => panic!("expected an event, got {other:?}"),
     }
 }
 
@@ -32,34 +28,53 @@ async fn a_message_is_sent_delivered_and_read() {
     let bob = connect(&server, "bob", &server.token("bob")).await;
     let (mut hers, mut his) = (alice.events(), bob.events());
 
-    let sent = alice.chat("bob").send_text("hi").await.unwrap_or_else(|e| panic!("{e}"));
+    let outgoing = alice.chat("bob").send_text("hi").await.unwrap_or_else(|e| panic!("{e}"));
+    let sent = outgoing.sent().await.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(sent.n, 1);
     let Event::Message(message) = next(&mut his).await else { panic!("a message") };
     assert_eq!((message.text(), message.from.as_str(), message.n), (Some("hi"), "alice", 1));
     assert_eq!(message.id, sent.id.as_str());
+    // In memory, the server hears that it is delivered when the app has it.
+    his.ack();
 
+    outgoing.delivered().await.unwrap_or_else(|e| panic!("{e}"));
     let Event::Receipt(receipt) = next(&mut hers).await else { panic!("a receipt") };
     assert_eq!((receipt.kind, receipt.after, receipt.n), (ReceiptKind::Delivered, 0, 1));
-    bob.mark_read(&message.chat, message.n).await.unwrap_or_else(|e| panic!("{e}"));
+    message.mark_read().await.unwrap_or_else(|e| panic!("{e}"));
+    outgoing.read().await.unwrap_or_else(|e| panic!("{e}"));
     let Event::Receipt(receipt) = next(&mut hers).await else { panic!("a receipt") };
     assert_eq!((receipt.kind, receipt.n, receipt.recipient.as_str()), (ReceiptKind::Read, 1, "bob"));
+
+    let reply =
+        message.reply().unwrap_or_else(|e| panic!("{e}")).send_text("yes?").await.unwrap_or_else(|e| panic!("{e}"));
+    let Event::Message(answer) = next(&mut hers).await else { panic!("a message") };
+    assert_eq!((answer.id.as_str(), answer.reply_to()), (reply.id(), Some(message.id.as_str())));
+    let reaction = alice.chat("bob").react(&answer, "\u{1f44d}").await.unwrap_or_else(|e| panic!("{e}"));
+    reaction.sent().await.unwrap_or_else(|e| panic!("{e}"));
+    let Event::Message(reaction) = next(&mut his).await else { panic!("a reaction") };
+    assert_eq!(reaction.object().map(|object| &object["message_id"]), Some(&reply.id().into()));
 }
 
 #[tokio::test]
 async fn refusals_are_typed() {
     let server = TestServer::with_users(&["alice", "bob"]);
     let alice = connect(&server, "alice", &server.token("alice")).await;
-    match alice.chat("nobody").send_text("hi").await {
+    let mut events = alice.events();
+    let message = alice.chat("nobody").send_text("hi").await.unwrap_or_else(|e| panic!("{e}"));
+    match message.sent().await {
         Err(error @ Error::Refused { reason: 0x83, .. }) => assert!(!error.is_retryable()),
         other => panic!("{other:?}"),
     }
+    let Event::Failed(failed) = next(&mut events).await else { panic!("a failure") };
+    assert_eq!(failed.id.as_deref(), Some(message.id()));
+    assert_eq!(alice.outgoing().len(), 1);
     assert!(matches!(alice.chat("No Such Name").send_text("hi").await, Err(Error::Invalid(_))));
     assert!(matches!(alice.chat("bob").send_text(&"x".repeat(70_000)).await, Err(Error::Invalid(_))));
 
     let url = format!("mqtt://{}", server.mqtt());
     let denied = Client::builder(&url).user("alice").device("x").token(server.token("bob")).connect().await;
     match denied {
-        Err(error @ Error::Denied(_)) => assert!(!error.is_retryable()),
+        Err(error @ Error::Denied(_)) => assert!(!error.is_retryable() && error.is_auth()),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("bob's token opened alice's account"),
     }
@@ -74,16 +89,32 @@ async fn a_second_connection_of_the_device_takes_over_and_the_first_does_not_fig
     let server = TestServer::with_users(&["alice"]);
     let token = server.token("alice");
     let first = connect(&server, "alice", &token).await;
-    let mut events = first.events();
+    let (mut events, mut state) = (first.events(), first.state());
     let _second = connect(&server, "alice", &token).await;
-    loop {
-        match timeout(patience(), events.next()).await {
-            Ok(Some(Event::State(State::Closed(error)))) => break assert_eq!(error, Error::TakenOver),
-            Ok(Some(_)) => {}
-            other => panic!("{other:?}"),
-        }
+    let closed = state.wait_for(|state| matches!(state, ConnectionState::Closed(_)));
+    match timeout(patience(), closed).await {
+        Ok(Ok(state)) => assert_eq!(*state, ConnectionState::Closed(Error::TakenOver)),
+        other => panic!("{other:?}"),
     }
-    assert!(matches!(first.chat("alice").send_text("hi").await, Err(Error::Closed)));
+    assert!(events.next().await.is_none());
+    assert!(matches!(first.chat("alice").send_text("hi").await, Err(Error::TakenOver)));
+}
+
+#[tokio::test]
+async fn a_refused_token_is_asked_for_again() {
+    let server = TestServer::with_users(&["alice"]);
+    let (good, bad) = (server.token("alice"), server.token("alice") + "x");
+    let tokens = std::sync::Mutex::new(vec![good, bad]);
+    let provider = move || {
+        let token = tokens.lock().unwrap_or_else(|e| panic!("{e}")).pop().ok_or("there are no more");
+        async move { token }
+    };
+    let url = format!("mqtt://{}", server.mqtt());
+    let alice = Client::builder(&url).user("alice").token_provider(provider).start().await;
+    let alice = alice.unwrap_or_else(|e| panic!("{e}"));
+    let mut state = alice.state();
+    let connected = state.wait_for(|state| *state == ConnectionState::Connected);
+    assert!(timeout(patience(), connected).await.is_ok());
 }
 
 #[tokio::test]
@@ -93,8 +124,8 @@ async fn what_the_app_took_comes_once_and_what_it_did_not_take_stays() {
     let alice = connect(&server, "alice", &hers).await;
     let chat = alice.chat("bob");
     for i in 1..=250 {
-        let sent = chat.send_text(&i.to_string()).await.unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(sent.n, i);
+        let sent = chat.send_text(i.to_string()).await.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(sent.sent().await.map(|sent| sent.n), Ok(i));
     }
     // Three processes one after the other: what one has taken, the next does not get.
     let mut expected = 1;
@@ -106,8 +137,9 @@ async fn what_the_app_took_comes_once_and_what_it_did_not_take_stays() {
             assert_eq!(message.n, expected, "process {process}");
             expected += 1;
         }
-        // The acknowledgements go out in order before this answer can come.
-        bob.mark_read("alice", expected - 1).await.unwrap_or_else(|e| panic!("{e}"));
-        bob.close().await;
+        events.ack();
+        // The acknowledgements go out in order before this, which close waits for.
+        bob.chat("alice").mark_read(expected - 1).await.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(bob.close(patience()).await, 0);
     }
 }

@@ -31,6 +31,39 @@ fn nothing_acknowledged_is_lost_whatever_is_killed_paused_or_cut() {
     assert!(line.contains(r#" seed=1 "#) && line.contains(r#" again="natter torture --kills 5 "#), "{line}");
 }
 
+/// Each device of the SDK has a store, dies by SIGKILL with its host, and goes on over the same file.
+#[test]
+fn clients_of_the_sdk_lose_double_and_reorder_nothing_either() {
+    let output = Command::new(env!("CARGO_BIN_EXE_natter"))
+        .args([
+            "torture",
+            "--seconds",
+            "10",
+            "--kills",
+            "4",
+            "--pairs",
+            "2",
+            "--devices",
+            "3",
+            "--sdk",
+            "2",
+            "--seed",
+            "2",
+        ])
+        .output()
+        .unwrap();
+    let (line, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{line}{log}");
+    for name in ["lost", "duplicated", "reordered", "false_receipts", "repeated_receipts", "gaps", "phantoms", "stuck"]
+    {
+        assert_eq!(number(&line, name), 0, "{line}{log}");
+    }
+    for name in ["acked", "client_kills"] {
+        assert!(number(&line, name) > 0, "{name} in {line}{log}");
+    }
+    assert!(line.contains(" --sdk 2 "), "{line}");
+}
+
 /// Processes with `dir` in their command line.
 fn processes(dir: &Path) -> Vec<String> {
     let dir = dir.display().to_string();

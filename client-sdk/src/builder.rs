@@ -1,40 +1,99 @@
 //! Where to connect, and as whom.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
 use natter_protocol::{DeviceId, UserId};
+use tokio::sync::oneshot;
 
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{BoxError, Error};
+use crate::feed::lock;
+use crate::store::{MemoryStore, Store};
+use crate::url::Url;
+
+type Provider = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>> + Send + Sync>;
 
 /// Made by [`Client::builder`].
-#[derive(Clone)]
 pub struct Builder {
     url: String,
     user: String,
     device: String,
-    token: String,
+    tokens: Tokens,
+    store: Result<Box<dyn Store>, Error>,
+    http: Option<String>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// Where tokens come from.
+pub(crate) struct Tokens {
+    provider: Option<Provider>,
+    last: Mutex<Option<String>>,
+    refused: Mutex<Option<String>>,
+}
+
+impl Tokens {
+    /// The token that the server refused last.
+    pub(crate) fn refused(&self) -> Option<String> {
+        lock(&self.refused).clone()
+    }
+
+    pub(crate) fn refuse(&self, token: String) {
+        *lock(&self.refused) = Some(token);
+    }
+
+    pub(crate) async fn token(&self, refused: Option<&str>) -> Result<String, Error> {
+        let last = lock(&self.last).clone();
+        match (&self.provider, last) {
+            (_, Some(token)) if refused != Some(token.as_str()) => Ok(token),
+            (None, _) => Err(Error::Denied("the token is refused, and there is no token provider to ask".into())),
+            (Some(provider), _) => {
+                let token = provider().await.map_err(|e| Error::Unreachable(format!("the token provider: {e}")))?;
+                if refused == Some(token.as_str()) {
+                    return Err(Error::Denied(
+                        "the token provider gave the token again that the server refused".into(),
+                    ));
+                }
+                *lock(&self.last) = Some(token.clone());
+                Ok(token)
+            }
+        }
+    }
+}
+
+/// A [`Builder`] that was checked.
+pub(crate) struct Settings {
+    pub(crate) url: Url,
+    pub(crate) user: UserId,
+    pub(crate) device: DeviceId,
+    pub(crate) tokens: Tokens,
+    pub(crate) http: String,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// Tokens are not for logs.
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { url, user, device, token: _ } = self;
+        let Self { url, user, device, .. } = self;
         f.debug_struct("Builder").field("url", url).field("user", user).field("device", device).finish_non_exhaustive()
     }
 }
 
-/// A [`Builder`] that was checked.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) user: UserId,
-    pub(crate) device: DeviceId,
-    pub(crate) token: String,
-}
-
 impl Builder {
     pub(crate) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), user: String::new(), device: "sdk".to_owned(), token: String::new() }
+        Self {
+            url: url.to_owned(),
+            user: String::new(),
+            device: "sdk".to_owned(),
+            tokens: Tokens { provider: None, last: Mutex::new(Some(String::new())), refused: Mutex::default() },
+            store: Ok(Box::new(MemoryStore::default())),
+            http: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
 
     /// Whose account: `[a-z0-9][a-z0-9._-]{0,63}`, usually the digits of a phone number.
@@ -51,57 +110,108 @@ impl Builder {
         self
     }
 
-    /// The token of `natter token`, or of the app's own backend.
+    /// The token of `natter token`, or of the app's own backend. When the server refuses it, the client ends.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = token.into();
+        self.tokens = Tokens { provider: None, last: Mutex::new(Some(token.into())), refused: Mutex::default() };
         self
     }
 
-    /// Connects, subscribes to the device's inbox, and returns once the server has said yes to both. From then on the client
-    /// reconnects by itself.
+    /// Asked for a token before the first connection, and again whenever the server refuses one, as after its expiry. When it fails, it is asked
+    /// again later; when the server refuses two tokens one after the other, or it gives a refused one again, the client ends.
+    #[must_use]
+    pub fn token_provider<F, Fut, E>(mut self, provider: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<String, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let provider: Provider = Arc::new(move || {
+            let token = provider();
+            Box::pin(async move { token.await.map_err(Into::into) })
+        });
+        self.tokens = Tokens { provider: Some(provider), last: Mutex::new(None), refused: Mutex::default() };
+        self
+    }
+
+    /// Keeps what is to be sent and what was received in this SQLite file, which is made where there is none. It belongs to one user and device,
+    /// is locked against a second client, and may hold tables of the app's own (their names do not begin with `natter_`).
+    #[cfg(feature = "sqlite")]
+    #[must_use]
+    pub fn store(mut self, path: impl AsRef<std::path::Path>) -> Self {
+        let store = crate::store::SqliteStore::open(path);
+        self.store = store.map(|store| Box::new(store) as Box<dyn Store>).map_err(|e| Error::Store(e.to_string()));
+        self
+    }
+
+    /// Keeps everything in memory: what was not sent when the process ends is gone. This is the default.
+    #[must_use]
+    pub fn in_memory(self) -> Self {
+        self.custom_store(MemoryStore::default())
+    }
+
+    /// Keeps everything in a store of your own; [`crate::store::conformance::check`] tests it.
+    #[must_use]
+    pub fn custom_store(mut self, store: impl Store) -> Self {
+        self.store = Ok(Box::new(store));
+        self
+    }
+
+    /// Where the HTTP API is, for media. Without a call: the host of the MQTT URL at port 8080, `https` where that is encrypted.
+    #[must_use]
+    pub fn http(mut self, url: &str) -> Self {
+        self.http = Some(url.trim_end_matches('/').to_owned());
+        self
+    }
+
+    /// How to speak TLS, as with authorities of one's own. Without a call: the authorities that the system trusts.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Connects, subscribes to the device's inbox, and returns once the server has said yes to both. From then on the client reconnects by
+    /// itself, for ever.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for names and URLs; [`Error::Denied`] for the token; [`Error::InboxRefused`] and [`Error::Unreachable`] are
-    /// retryable.
+    /// [`Error::Invalid`] for names and URLs; [`Error::Store`]; [`Error::Denied`] for the token; [`Error::InboxRefused`] and
+    /// [`Error::Unreachable`] are retryable.
     pub async fn connect(self) -> Result<Client, Error> {
-        Client::connect(self.settings()?).await
+        let (ready, connected) = oneshot::channel();
+        let client = self.open(Some(ready)).await?;
+        connected.await.unwrap_or(Err(Error::Closed))?;
+        Ok(client)
     }
 
-    fn settings(self) -> Result<Settings, Error> {
-        let (host, port) = parse_url(&self.url)?;
+    /// Opens the store and returns at once; the connection is made when the server can be reached. What is sent before waits in the store.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for names and URLs; [`Error::Store`].
+    pub async fn start(self) -> Result<Client, Error> {
+        self.open(None).await
+    }
+
+    async fn open(self, ready: Option<oneshot::Sender<Result<(), Error>>>) -> Result<Client, Error> {
         let invalid = |error: natter_protocol::ids::NameError| Error::Invalid(error.to_string());
-        let user = UserId::parse(&self.user).map_err(invalid)?;
-        let device = DeviceId::parse(&self.device).map_err(invalid)?;
-        Ok(Settings { host, port, user, device, token: self.token })
+        let url = Url::parse(&self.url)?;
+        let settings = Settings {
+            user: UserId::parse(&self.user).map_err(invalid)?,
+            device: DeviceId::parse(&self.device).map_err(invalid)?,
+            tokens: self.tokens,
+            http: self.http.unwrap_or_else(|| url.http()),
+            url,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+        };
+        Client::start(settings, self.store?, ready).await
     }
-}
-
-/// `mqtt://host:port`, `mqtt://host` (1883), `mqtt://[::1]:1883`.
-fn parse_url(url: &str) -> Result<(String, u16), Error> {
-    let refuse = || Error::Invalid(format!("url: expected mqtt://host:port, got {url:?}"));
-    let address = url.strip_prefix("mqtt://").ok_or_else(refuse)?.trim_end_matches('/');
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| refuse())?),
-        _ => (address, 1883),
-    };
-    if host.is_empty() || host.contains(['/', '@']) { Err(refuse()) } else { Ok((host.to_owned(), port)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls_name_a_host_and_a_port() {
-        assert_eq!(parse_url("mqtt://127.0.0.1:1884"), Ok(("127.0.0.1".into(), 1884)));
-        assert_eq!(parse_url("mqtt://localhost/"), Ok(("localhost".into(), 1883)));
-        assert_eq!(parse_url("mqtt://[::1]:1884"), Ok(("[::1]".into(), 1884)));
-        assert_eq!(parse_url("mqtt://[::1]"), Ok(("[::1]".into(), 1883)));
-        for bad in ["", "localhost:1883", "mqtts://localhost", "mqtt://", "mqtt://a:b", "mqtt://u:p@host:1"] {
-            assert!(parse_url(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_token_is_never_shown() {

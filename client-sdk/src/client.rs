@@ -1,139 +1,268 @@
 //! What an app holds.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
-use bytes::Bytes;
-use natter_protocol::outbox::PAYLOAD_BYTES_MAX;
-use natter_protocol::{Chat as ChatName, MessageId, N};
-use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use natter_protocol::outbox::{self, PAYLOAD_BYTES_MAX};
+use natter_protocol::{DeviceId, Seq, UserId};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::builder::{Builder, Settings};
-use crate::driver::Driver;
+use crate::chat::Chat;
+use crate::driver::{Command, Driver, Job};
 use crate::error::Error;
-use crate::event::Events;
-use crate::outbox::Publication;
+use crate::feed::{Events, Feed, lock};
+use crate::message::OutgoingMessage;
+use crate::progress::Tick;
+use crate::registry::Registry;
+use crate::store::Store;
 
-/// Publications that wait for the driver; a caller waits when it is full.
-const QUEUE_MAX: usize = 64;
+/// Commands that wait for the driver; a caller waits when it is full.
+const QUEUE_MAX: usize = 256;
 
-/// A connected device. Cheap to clone; the connection ends when the last clone and the [`Events`] are dropped.
+/// How the connection is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// A connection is being made.
+    Connecting,
+    /// The inbox is subscribed.
+    Connected,
+    /// The connection is gone, for this reason, and another will be made.
+    Reconnecting(Error),
+    /// There will be no other connection: [`Error::Closed`], [`Error::Denied`] (log in again) or [`Error::TakenOver`].
+    Closed(Error),
+}
+
+/// A device of a user. Cheap to clone; the connection ends when the last clone, [`Chat`] and [`Events`] of it are dropped.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    publications: mpsc::Sender<Publication>,
-    closing: mpsc::Sender<oneshot::Sender<()>>,
-    events: Mutex<Option<Events>>,
+    settings: Arc<Settings>,
+    commands: mpsc::Sender<Command>,
+    took: mpsc::UnboundedSender<Seq>,
+    shared: Arc<Shared>,
 }
 
-/// A message that is on the server's disk: one tick.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
-    /// Its id.
-    pub id: MessageId,
-    /// Its number in the chat.
-    pub n: N,
-    /// Unix seconds of the commit.
-    pub timestamp: u64,
+/// What the driver and the clients share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) feed: Mutex<Feed>,
+    pub(crate) registry: Mutex<Registry>,
+    pub(crate) state: watch::Sender<ConnectionState>,
+}
+
+/// A client that does not keep the connection.
+#[derive(Clone)]
+pub(crate) struct WeakClient(Weak<Inner>);
+
+impl WeakClient {
+    pub(crate) fn upgrade(&self) -> Result<Client, Error> {
+        self.0.upgrade().map(|inner| Client { inner }).ok_or(Error::Closed)
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Settings { user, device, .. } = &*self.inner.settings;
+        f.debug_struct("Client").field("user", user).field("device", device).finish_non_exhaustive()
+    }
 }
 
 impl Client {
-    /// A client of the server at `url`, as `mqtt://127.0.0.1:1883`.
+    /// A client of the server at `url`: `mqtt://host:1883`, `mqtts://host:8883` (feature `tls`), `ws://host:8080/mqtt` and `wss://` (feature
+    /// `websocket`).
     #[must_use]
     pub fn builder(url: &str) -> Builder {
         Builder::new(url)
     }
 
-    pub(crate) async fn connect(settings: Settings) -> Result<Self, Error> {
-        let (publications, queue) = mpsc::channel(QUEUE_MAX);
-        let (closing, close) = mpsc::channel(1);
-        let (events, feed) = Events::new(publications.clone());
-        let (ready, connected) = oneshot::channel();
-        tokio::spawn(Driver::new(settings, queue, close, feed).run(ready));
-        connected.await.unwrap_or(Err(Error::Closed))?;
-        Ok(Self { inner: Arc::new(Inner { publications, closing, events: Mutex::new(Some(events)) }) })
+    /// Opens the store, and makes connections from then on. `ready` hears how the first one went.
+    pub(crate) async fn start(
+        settings: Settings,
+        store: Box<dyn Store>,
+        ready: Option<oneshot::Sender<Result<(), Error>>>,
+    ) -> Result<Self, Error> {
+        let settings = Arc::new(settings);
+        let (commands, queue) = mpsc::channel(QUEUE_MAX);
+        let (took, taken) = mpsc::unbounded_channel();
+        let state = watch::Sender::new(ConnectionState::Connecting);
+        let shared = Arc::new(Shared { feed: Mutex::default(), registry: Mutex::default(), state });
+        let driver = Driver::open(settings.clone(), store, shared.clone(), queue, taken).await?;
+        tokio::spawn(driver.run(ready));
+        Ok(Self { inner: Arc::new(Inner { settings, commands, took, shared }) })
     }
 
-    /// The conversation with a user, or `g:{group}`, or `status@broadcast`.
+    /// Whose device it is.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        &self.inner.settings.user
+    }
+
+    /// Which device it is.
+    #[must_use]
+    pub fn device(&self) -> &DeviceId {
+        &self.inner.settings.device
+    }
+
+    /// The conversation with a user, or `g:{group}`, or `status@broadcast`. A bad name is said when something is sent.
     #[must_use]
     pub fn chat(&self, name: &str) -> Chat {
-        Chat { client: self.clone(), name: name.to_owned() }
+        Chat::new(self.clone(), name)
     }
 
-    /// Says that everything up to number `n` of `chat` is read. Returns when the server has it on disk.
+    /// The chat that statuses are sent to: text, images and videos.
+    #[must_use]
+    pub fn status(&self) -> Chat {
+        self.chat(natter_protocol::ids::STATUS_BROADCAST)
+    }
+
+    /// What arrives at this device, beginning with the oldest event that was not acknowledged. An older stream of this client ends.
     ///
-    /// # Errors
-    /// [`Error::Refused`] when there is no such chat; [`Error::Closed`].
-    pub async fn mark_read(&self, chat: &str, n: N) -> Result<(), Error> {
-        let chat = parse_chat(chat)?;
-        self.publish(&json!({"status": "read", "chat": chat.to_string(), "n": n})).await.map(|_| ())
-    }
-
-    /// What arrives at this device, in order. There is one such stream: a second call, on any clone, gets one that ends at once.
+    /// An app that never asks keeps at most 10,000 entries on its disk; then the server keeps the rest, receipts too, and ticks stand still.
     #[must_use]
     pub fn events(&self) -> Events {
-        let taken = self.inner.events.lock().unwrap_or_else(PoisonError::into_inner).take();
-        taken.unwrap_or_else(|| Events::ended(self.inner.publications.clone()))
+        Events::new(self.clone())
     }
 
-    /// Tells the server good-bye and ends the connection; what was sent and not answered fails with [`Error::Closed`].
-    pub async fn close(&self) {
+    /// How the connection is, and every change of it.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.inner.shared.state.subscribe()
+    }
+
+    /// A message that this device sent: everything that waits, and the newest 10,000 of those answered, after a restart too.
+    #[must_use]
+    pub fn message(&self, id: &str) -> Option<OutgoingMessage> {
+        let progress = lock(&self.inner.shared.registry).watch(id)?;
+        Some(OutgoingMessage { id: id.to_owned(), user: self.user().to_string(), progress })
+    }
+
+    /// The messages that wait for the server or failed, in the order of sending, after a restart too.
+    #[must_use]
+    pub fn outgoing(&self) -> Vec<OutgoingMessage> {
+        let ids = lock(&self.inner.shared.registry).ids();
+        let all = ids.iter().filter_map(|id| self.message(id));
+        all.filter(|message| {
+            let progress = message.progress.borrow();
+            progress.tick == Tick::Queued || progress.failure.is_some()
+        })
+        .collect()
+    }
+
+    /// Takes an answered message off the record, as one that failed and that the user has seen. A waiting one stays.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn forget(&self, id: &str) -> Result<(), Error> {
+        self.send_command(Command::Forget(id.to_owned())).await
+    }
+
+    /// A token as the client itself uses it, for HTTP calls of the app's own: `Authorization: Bearer`. `refused` is one that the server did not
+    /// take: the token provider is asked for another.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] if there is no other; [`Error::Unreachable`] with what the provider said.
+    pub async fn token(&self, refused: Option<&str>) -> Result<String, Error> {
+        self.inner.settings.tokens.token(refused).await
+    }
+
+    /// Where the HTTP API is: as told, or the host of the MQTT URL at port 8080.
+    #[must_use]
+    pub fn http_url(&self) -> &str {
+        &self.inner.settings.http
+    }
+
+    /// Takes nothing more, waits at most so long until everything is sent and answered, says good-bye to the server and closes the store.
+    /// Returns how many messages are left: they stay in the store, and the next client sends them.
+    pub async fn close(&self, at_most: Duration) -> usize {
         let (done, closed) = oneshot::channel();
-        if self.inner.closing.send(done).await.is_ok() {
+        if self.inner.commands.send(Command::Close(at_most, done)).await.is_ok() {
             let _ = closed.await;
         }
+        self.outgoing().iter().filter(|message| message.progress.borrow().failure.is_none()).count()
     }
 
-    async fn publish(&self, payload: &Value) -> Result<Option<Sent>, Error> {
-        let payload = payload.to_string();
-        if payload.len() > PAYLOAD_BYTES_MAX {
-            let got = payload.len();
-            return Err(Error::Invalid(format!("payload: expected at most {PAYLOAD_BYTES_MAX} bytes, got {got}")));
-        }
+    /// How the app wants TLS to be spoken, if it said so.
+    #[cfg(feature = "media")]
+    pub(crate) fn tls(&self) -> Option<Arc<rustls::ClientConfig>> {
+        #[cfg(feature = "tls")]
+        return self.inner.settings.tls.clone();
+        #[cfg(not(feature = "tls"))]
+        None
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakClient {
+        WeakClient(Arc::downgrade(&self.inner))
+    }
+
+    pub(crate) fn feed(&self) -> &Mutex<Feed> {
+        &self.inner.shared.feed
+    }
+
+    pub(crate) fn took(&self, seq: Seq) {
+        // A driver that has ended forgets it: the event comes again.
+        let _ = self.inner.took.send(seq);
+    }
+
+    pub(crate) async fn transaction(&self, seq: Option<Seq>, job: Job) -> Result<(), Error> {
+        self.ask(|reply| Command::Transaction { seq, job, reply }).await
+    }
+
+    pub(crate) async fn send_message(
+        &self,
+        id: String,
+        chat: String,
+        message: &Value,
+    ) -> Result<OutgoingMessage, Error> {
+        let payload = checked(message)?;
+        self.ask(|reply| Command::Send { id: Some(id.clone()), chat: Some(chat), payload, reply }).await?;
+        self.message(&id).ok_or(Error::Closed)
+    }
+
+    pub(crate) async fn command(&self, command: &Value) -> Result<(), Error> {
+        let payload = command.to_string().into_bytes();
+        self.ask(|reply| Command::Send { id: None, chat: None, payload, reply }).await
+    }
+
+    pub(crate) async fn live(&self, command: Value) -> Result<(), Error> {
+        self.send_command(Command::Live(command.to_string())).await
+    }
+
+    pub(crate) async fn watch(&self, chat: String, on: bool) -> Result<(), Error> {
+        self.send_command(Command::Watch(chat, on)).await
+    }
+
+    async fn send_command(&self, command: Command) -> Result<(), Error> {
+        self.inner.commands.send(command).await.map_err(|_| self.end())
+    }
+
+    async fn ask(&self, command: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> Command) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let publication = Publication { payload: Bytes::from(payload), reply };
-        self.inner.publications.send(publication).await.map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
+        self.send_command(command(reply)).await?;
+        answer.await.unwrap_or_else(|_| Err(self.end()))
+    }
+
+    /// Why the driver has ended.
+    fn end(&self) -> Error {
+        match &*self.inner.shared.state.borrow() {
+            ConnectionState::Closed(error) => error.clone(),
+            _ => Error::Closed,
+        }
     }
 }
 
-/// A conversation, made by [`Client::chat`].
-#[derive(Clone)]
-pub struct Chat {
-    client: Client,
-    name: String,
-}
-
-impl Chat {
-    /// Sends words and returns when the server has them on disk; across reconnects, and once only.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a bad chat name or too much text; [`Error::Refused`] as wire.md section 4 lists; [`Error::Closed`].
-    pub async fn send_text(&self, body: &str) -> Result<Sent, Error> {
-        self.send(json!({"type": "text", "text": {"body": body}})).await
+/// What the server would refuse is refused here.
+fn checked(message: &Value) -> Result<Vec<u8>, Error> {
+    let payload = message.to_string().into_bytes();
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        let got = payload.len();
+        return Err(Error::Invalid(format!("payload: expected at most {PAYLOAD_BYTES_MAX} bytes, got {got}")));
     }
-
-    /// Sends a message object of wire.md section 3. `to` and, unless it has one, `id` are added here.
-    ///
-    /// # Errors
-    /// As [`Chat::send_text`].
-    pub async fn send(&self, mut message: Value) -> Result<Sent, Error> {
-        let to = parse_chat(&self.name)?;
-        let Some(members) = message.as_object_mut() else {
-            return Err(Error::Invalid("message: expected an object".into()));
-        };
-        members.insert("to".into(), to.to_string().into());
-        members.entry("id").or_insert_with(|| uuid::Uuid::now_v7().to_string().into());
-        self.client
-            .publish(&message)
-            .await?
-            .ok_or_else(|| Error::Protocol("a PUBACK without id, n and timestamp".into()))
-    }
-}
-
-fn parse_chat(name: &str) -> Result<ChatName, Error> {
-    ChatName::parse(name).map_err(|error| Error::Invalid(error.to_string()))
+    outbox::parse(&payload).map_err(|rejected| Error::Invalid(rejected.refusal.details))?;
+    Ok(payload)
 }

@@ -1,5 +1,10 @@
 //! What a client could not do.
 
+use std::time::Duration;
+
+/// What an app's own code fails with, in a token provider or a transaction.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why a call failed. [`Error::is_retryable`] says whether trying the same again may help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -24,6 +29,31 @@ pub enum Error {
         /// What was expected and what came, in the server's words.
         details: String,
     },
+    /// The server accepted the message and could not deliver it: its time was over, or the recipient's inbox was full for long.
+    #[error("accepted and not delivered, code {code}: {details}")]
+    Undelivered {
+        /// The code of wire.md section 6.
+        code: u32,
+        /// The server's words.
+        details: String,
+    },
+    /// The message was first tried 25 days ago and never answered: the server may have it or not, and sending it again might double it.
+    #[error("first tried more than 25 days ago and never answered: it is not known whether the server has it")]
+    Unconfirmed,
+    /// The queue of what is to be sent is full: wait until the server has taken some of it.
+    #[error("the outbox is full: expected at most {messages} messages and {bytes} bytes to wait")]
+    OutboxFull {
+        /// The bound on messages.
+        messages: usize,
+        /// The bound on bytes.
+        bytes: usize,
+    },
+    /// The store failed, as a full disk makes it: nothing was sent.
+    #[error("the store: {0}")]
+    Store(String),
+    /// The app's own code in a transaction failed: nothing of it is kept, and the event comes again.
+    #[error("the transaction was taken back: {0}")]
+    Transaction(String),
     /// Another connection with the same client id took over.
     #[error("another client took this device over")]
     TakenOver,
@@ -40,10 +70,35 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::InboxRefused(_) => true,
+            Self::Unreachable(_)
+            | Self::InboxRefused(_)
+            | Self::OutboxFull { .. }
+            | Self::Store(_)
+            | Self::Transaction(_) => true,
             // Inbox or rate quota: somebody may make room.
             Self::Refused { reason, .. } => *reason == 0x97,
-            Self::Invalid(_) | Self::Denied(_) | Self::TakenOver | Self::Closed | Self::Protocol(_) => false,
+            Self::Invalid(_)
+            | Self::Denied(_)
+            | Self::Undelivered { .. }
+            | Self::Unconfirmed
+            | Self::TakenOver
+            | Self::Closed
+            | Self::Protocol(_) => false,
         }
+    }
+
+    /// How long to wait before trying again, where trying again may help.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::InboxRefused(_) | Self::Refused { .. } => self.is_retryable().then_some(Duration::from_secs(60)),
+            _ => self.is_retryable().then_some(Duration::from_secs(1)),
+        }
+    }
+
+    /// Whether the token is at fault: ask the user to log in again.
+    #[must_use]
+    pub fn is_auth(&self) -> bool {
+        matches!(self, Self::Denied(_))
     }
 }

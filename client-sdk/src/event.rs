@@ -1,39 +1,46 @@
 //! What arrives at a device.
 
+use std::fmt;
+
 use natter_protocol::entry::{Entry, ReceiptKind};
 use natter_protocol::{N, Seq};
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
 
+use crate::chat::Chat;
+use crate::client::{Client, WeakClient};
 use crate::error::Error;
-use crate::outbox::Publication;
-
-/// Entries that the app has not taken and that are therefore not acknowledged; also the Receive Maximum towards the server.
-pub(crate) const ENTRIES_MAX: usize = 100;
 
 /// Something an app wants to know.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
     /// A message, from another user or from another device of this user.
-    Message(Message),
+    Message(IncomingMessage),
     /// Ticks went up.
     Receipt(Receipt),
-    /// A message of this user was refused or expired.
+    /// A message or command of this user was refused, or expired.
     Failed(Failed),
     /// Entries that will not come any more.
     Gap(Gap),
-    /// The connection came or went.
-    State(State),
-    /// Anything else, as it came: typing, presence, changes in a group, and what later versions add.
-    Other(Entry),
+    /// Somebody types. Live: worth something now or never.
+    Typing(Typing),
+    /// Somebody came or went, see [`Chat::watch_presence`]. Live.
+    Presence(Presence),
+    /// A message was taken back by its sender.
+    Deleted(Deleted),
+    /// A change in a group.
+    System(System),
+    /// So many live events were dropped, because the app does not ask for the next ones.
+    SlowConsumer(u64),
+    /// Anything else, as it came: what later versions add.
+    Other(Box<Entry>),
 }
 
-/// A message as the wire has it.
-#[derive(Debug, Clone, PartialEq)]
+/// A message as it arrives.
+#[derive(Clone)]
 #[non_exhaustive]
-pub struct Message {
-    /// Its position in this device's inbox.
+pub struct IncomingMessage {
+    /// Its position in this user's inbox: the stable id of this event. What comes again after a crash comes with the same one.
     pub seq: Seq,
     /// The sender.
     pub from: String,
@@ -43,7 +50,7 @@ pub struct Message {
     pub to: Option<String>,
     /// Its number in the chat.
     pub n: N,
-    /// Its id.
+    /// Its id, unique together with `from`.
     pub id: String,
     /// Unix seconds of the commit.
     pub timestamp: u64,
@@ -51,13 +58,59 @@ pub struct Message {
     pub kind: String,
     /// The object of that name and what stands beside it, as `context`.
     pub content: Map<String, Value>,
+    pub(crate) client: WeakClient,
 }
 
-impl Message {
+/// Bodies are not for logs.
+impl fmt::Debug for IncomingMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seq, from, chat, to: _, n, id, timestamp: _, kind, content: _, client: _ } = self;
+        let mut f = f.debug_struct("IncomingMessage");
+        f.field("seq", seq).field("from", from).field("chat", chat).field("n", n).field("id", id).field("kind", kind);
+        f.finish_non_exhaustive()
+    }
+}
+
+impl IncomingMessage {
     /// The words of a text message.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.content.get("text")?.get("body")?.as_str()
+    }
+
+    /// The object of its type, as `{"id":"..","caption":".."}` of an image.
+    #[must_use]
+    pub fn object(&self) -> Option<&Value> {
+        self.content.get(&self.kind)
+    }
+
+    /// The id of the message that it answers.
+    #[must_use]
+    pub fn reply_to(&self) -> Option<&str> {
+        self.content.get("context")?.get("message_id")?.as_str()
+    }
+
+    /// Says that this message and everything before it in its chat is read. On the disk when it returns; sent when there is a connection.
+    ///
+    /// # Errors
+    /// [`Error::OutboxFull`], [`Error::Store`], [`Error::Closed`].
+    pub async fn mark_read(&self) -> Result<(), Error> {
+        let client = self.client.upgrade()?;
+        if self.chat == natter_protocol::ids::STATUS_BROADCAST {
+            let Self { chat, from, id, .. } = self;
+            let read = serde_json::json!({"status": "read", "chat": chat, "from": from, "message_id": id});
+            client.command(&read).await
+        } else {
+            client.chat(&self.chat).mark_read(self.n).await
+        }
+    }
+
+    /// Its chat, in which everything that is sent answers this message.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn reply(&self) -> Result<Chat, Error> {
+        Ok(self.client.upgrade()?.chat(&self.chat).reply(self))
     }
 }
 
@@ -65,6 +118,8 @@ impl Message {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
+    /// Its position in the inbox.
+    pub seq: Seq,
     /// Delivered or read.
     pub kind: ReceiptKind,
     /// The chat.
@@ -81,19 +136,32 @@ pub struct Receipt {
     pub timestamp: u64,
 }
 
-/// A message that will not be delivered.
+/// A message that will not be delivered, or a command that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failed {
-    /// Its id, where one was known.
+    /// The id of the message, where one is known.
     pub id: Option<String>,
-    /// The code of wire.md section 6.
-    pub code: u64,
-    /// What was expected and what came.
-    pub details: String,
+    /// Its chat, where that is known.
+    pub chat: Option<String>,
+    /// Why.
+    pub error: Error,
 }
 
-/// The entries `from..=to` are gone.
+impl Failed {
+    /// As the core says it.
+    pub(crate) fn of_entry(entry: &Entry) -> Self {
+        let (code, details) = entry.error().map_or((0, ""), |(code, details)| (code, details));
+        let code = u32::try_from(code).unwrap_or(u32::MAX);
+        Self {
+            id: entry.id.clone(),
+            chat: entry.chat.clone(),
+            error: Error::Undelivered { code, details: details.to_owned() },
+        }
+    }
+}
+
+/// The entries `from..=to` of the inbox are gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
@@ -105,108 +173,125 @@ pub struct Gap {
     pub reason: String,
 }
 
-/// How the connection is.
+/// Somebody types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum State {
-    /// Connected and subscribed.
-    Connected,
-    /// Gone; the client tries again by itself.
-    Reconnecting(Error),
-    /// Gone for good. Nothing comes after it.
-    Closed(Error),
+pub struct Typing {
+    /// Who.
+    pub from: String,
+    /// Where.
+    pub chat: String,
 }
 
-/// The stream of a device's events, made by [`crate::Client::events`].
-///
-/// Entries are acknowledged to the server when [`Events::next`] hands them out. An app that does not call it gets no new ones after the
-/// first hundred; they wait at the server.
-pub struct Events {
-    events: mpsc::Receiver<Delivery>,
-    taken: mpsc::Sender<Seq>,
-    /// Keeps the driver alive while somebody listens.
-    _publications: mpsc::Sender<Publication>,
+/// Somebody came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Presence {
+    /// Who.
+    pub from: String,
+    /// Whether a device of his is connected.
+    pub available: bool,
+    /// Unix seconds, if he is away and shows it.
+    pub last_seen: Option<u64>,
 }
 
-/// The driver's end of [`Events`].
-pub(crate) struct Feed {
-    pub(crate) events: mpsc::Sender<Delivery>,
-    pub(crate) taken: mpsc::Receiver<Seq>,
+/// A message that its sender took back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Deleted {
+    /// The chat.
+    pub chat: String,
+    /// The sender.
+    pub from: Option<String>,
+    /// The id of the message.
+    pub id: String,
+    /// Its number.
+    pub n: Option<N>,
 }
 
-/// An event on its way to the app, and the position to acknowledge when it has it.
-pub(crate) struct Delivery {
-    pub(crate) seq: Option<Seq>,
-    pub(crate) event: Event,
-}
-
-impl Events {
-    pub(crate) fn new(publications: mpsc::Sender<Publication>) -> (Self, Feed) {
-        // Twice the entries: hints and states use what entries cannot fill.
-        let (tx, rx) = mpsc::channel(2 * ENTRIES_MAX);
-        let (taken_tx, taken_rx) = mpsc::channel(2 * ENTRIES_MAX);
-        (Self { events: rx, taken: taken_tx, _publications: publications }, Feed { events: tx, taken: taken_rx })
-    }
-
-    pub(crate) fn ended(publications: mpsc::Sender<Publication>) -> Self {
-        Self::new(publications).0
-    }
-
-    /// The next event; `None` after [`State::Closed`]. Cancelling it loses nothing.
-    pub async fn next(&mut self) -> Option<Event> {
-        // The place is taken first, so that nothing waits between an event's leaving the queue and its acknowledgement.
-        let place = self.taken.clone().reserve_owned().await.ok();
-        let delivery = self.events.recv().await?;
-        if let (Some(seq), Some(place)) = (delivery.seq, place) {
-            place.send(seq);
-        }
-        Some(delivery.event)
-    }
+/// A change in a group, in its chat.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct System {
+    /// The chat.
+    pub chat: String,
+    /// Its number.
+    pub n: Option<N>,
+    /// `{"type":"group_user_added","user":"carol","by":"alice"}` and so on.
+    pub content: Value,
 }
 
 impl Event {
-    /// Reads an entry; live ones have no position and are [`Event::Other`].
-    pub(crate) fn from_entry(entry: Entry) -> Self {
+    /// Reads an entry.
+    pub(crate) fn from_entry(entry: Entry, client: &Client) -> Self {
         let timestamp = entry.timestamp.as_deref().and_then(|t| t.parse().ok()).unwrap_or(0);
         match (entry.kind.as_str(), entry.status.as_deref()) {
             ("status", Some("delivered")) => Self::receipt(ReceiptKind::Delivered, entry, timestamp),
             ("status", Some("read")) => Self::receipt(ReceiptKind::Read, entry, timestamp),
-            ("status", Some("failed")) => {
-                let (code, details) = entry.error().map_or((0, String::new()), |(code, d)| (code, d.to_owned()));
-                Self::Failed(Failed { id: entry.id, code, details })
-            }
-            // A status taken back, and whatever else comes to be said of messages: none of it is a message.
-            ("status", _) => Self::Other(entry),
+            ("status", Some("failed")) => Self::Failed(Failed::of_entry(&entry)),
+            ("status", Some("deleted")) => match (&entry.chat, &entry.id) {
+                (Some(chat), Some(id)) => {
+                    let (chat, id, from) = (chat.clone(), id.clone(), entry.from_user().map(str::to_owned));
+                    Self::Deleted(Deleted { chat, from, id, n: entry.n })
+                }
+                _ => Self::Other(Box::new(entry)),
+            },
+            // Whatever else comes to be said of messages: none of it is a message.
+            ("status", _) => Self::Other(Box::new(entry)),
             ("gap", _) => match entry.gap() {
                 Some((from, to)) => Self::Gap(Gap { from, to, reason: entry.reason().unwrap_or_default().to_owned() }),
-                None => Self::Other(entry),
+                None => Self::Other(Box::new(entry)),
             },
-            _ => Self::message(entry, timestamp),
+            ("typing", _) => match (entry.from_user(), &entry.chat) {
+                (Some(from), Some(chat)) => Self::Typing(Typing { from: from.to_owned(), chat: chat.clone() }),
+                _ => Self::Other(Box::new(entry)),
+            },
+            ("presence", _) => Self::presence(entry),
+            ("system", _) => match (&entry.chat, entry.rest.get("system")) {
+                (Some(chat), Some(content)) => {
+                    Self::System(System { chat: chat.clone(), n: entry.n, content: content.clone() })
+                }
+                _ => Self::Other(Box::new(entry)),
+            },
+            _ => Self::message(entry, timestamp, client),
+        }
+    }
+
+    fn presence(entry: Entry) -> Self {
+        let text = |name: &str| entry.rest.get(name).and_then(Value::as_str);
+        match (entry.from_user(), text("presence")) {
+            (Some(from), Some(presence)) => {
+                let last_seen = text("last_seen").and_then(|seconds| seconds.parse().ok());
+                Self::Presence(Presence { from: from.to_owned(), available: presence == "available", last_seen })
+            }
+            _ => Self::Other(Box::new(entry)),
         }
     }
 
     fn receipt(kind: ReceiptKind, entry: Entry, timestamp: u64) -> Self {
         match entry {
             Entry {
+                seq: Some(seq),
                 chat: Some(chat),
                 after: Some(after),
                 n: Some(n),
                 id: Some(id),
                 recipient_id: Some(recipient),
                 ..
-            } => Self::Receipt(Receipt { kind, chat, after, n, id, recipient, timestamp }),
-            other => Self::Other(other),
+            } => Self::Receipt(Receipt { seq, kind, chat, after, n, id, recipient, timestamp }),
+            other => Self::Other(Box::new(other)),
         }
     }
 
-    fn message(entry: Entry, timestamp: u64) -> Self {
+    fn message(entry: Entry, timestamp: u64, client: &Client) -> Self {
         let from = entry.from_user().map(str::to_owned);
         match (from, entry) {
             (Some(from), Entry { seq: Some(seq), chat: Some(chat), n: Some(n), id: Some(id), kind, to, rest, .. }) => {
                 let to = to.as_str().map(str::to_owned);
-                Self::Message(Message { seq, from, chat, to, n, id, timestamp, kind, content: rest })
+                let client = client.downgrade();
+                Self::Message(IncomingMessage { seq, from, chat, to, n, id, timestamp, kind, content: rest, client })
             }
-            (_, other) => Self::Other(other),
+            (_, other) => Self::Other(Box::new(other)),
         }
     }
 }

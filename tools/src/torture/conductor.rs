@@ -18,6 +18,7 @@ use super::plan::{self, Plan, user_name};
 use super::progress::Progress;
 use super::proxy::Proxy;
 use super::random::Random;
+use super::sdk;
 use super::server::{Peak, Server};
 
 /// How often the conductor looks.
@@ -94,9 +95,9 @@ impl<'a> Conductor<'a> {
             server.ask(&["user", "add", &user])?;
             tokens.push(server.ask(&["token", &user])?);
         }
-        let Torture { seed, devices, hosts, .. } = *options;
+        let Torture { seed, devices, hosts, sdk, .. } = *options;
         let messages = options.messages_max();
-        let plan = Plan { seed, port: proxy.port, tokens, devices, hosts, messages };
+        let plan = Plan { seed, port: proxy.port, tokens, devices, sdk, hosts, messages };
         plan.save(dir)?;
         let hosts = Hosts::new(dir, &plan);
         let nemesis = Nemesis::new(dir, seed, plan.tokens.len(), options.kinds(), options.kills)?;
@@ -262,9 +263,14 @@ impl<'a> Conductor<'a> {
             let first = pair * 2 * devices;
             let mut history = History { first, devices: Vec::new() };
             for index in first..first + 2 * devices {
-                let path = plan::journal(self.dir, index);
-                let (events, _) = journal::read(&path).with_context(|| path.display().to_string())?;
-                history.devices.push(Device { user: self.plan.place(index).user, events });
+                let place = self.plan.place(index);
+                let events = if place.is_sdk {
+                    sdk::read(self.dir, index)?
+                } else {
+                    let path = plan::journal(self.dir, index);
+                    journal::read(&path).with_context(|| path.display().to_string())?.0
+                };
+                history.devices.push(Device { user: place.user, is_sdk: place.is_sdk, events });
             }
             check(&history, judgement);
         }

@@ -33,6 +33,8 @@ pub enum What {
     Subscribed,
     /// It sent its message `k` for the first time; the hash of the body.
     Sent { k: u32, hash: u64 },
+    /// The client of the SDK took its message `k` in: `send` has returned.
+    Kept { k: u32 },
     /// A PUBACK without an error for its message `k`; the number it named, if it did.
     Acked { k: u32, n: Option<u32> },
     /// A hint `sent` named the number of its message `k`.
@@ -67,6 +69,8 @@ pub struct Event {
 pub struct Device {
     /// Index of its user; users 2p and 2p + 1 write to each other.
     pub user: u32,
+    /// A client of the SDK: it acknowledges what is in its store before its app sees it, so nobody can write down when.
+    pub is_sdk: bool,
     /// As it happened.
     pub events: Vec<Event>,
 }

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::client::{Client, Order, Shared, Status};
 use super::plan::Plan;
+use super::sdk::SdkDevice;
 
 /// How often it says how far its devices are.
 const TELL: Duration = Duration::from_millis(100);
@@ -94,10 +95,16 @@ pub(crate) fn run(dir: &Path, host: u32) -> Result<()> {
         for (index, status) in mine.iter().zip(&statuses) {
             let (sender, receiver) = channel();
             orders.push((*index, sender));
-            let client = Client::open(dir, shared.plan.place(*index), &shared, status, receiver);
-            let client = client.with_context(|| format!("journal of device {index}"));
+            let place = shared.plan.place(*index);
+            let shared = &shared;
             threads.push(scope.spawn(move || {
-                if let Err(error) = client.and_then(|client| Ok(client.run()?)) {
+                let lived = if place.is_sdk {
+                    SdkDevice::open(dir, place, shared, status, receiver).and_then(SdkDevice::run)
+                } else {
+                    let client = Client::open(dir, place, shared, status, receiver);
+                    client.and_then(Client::run).map_err(anyhow::Error::from)
+                };
+                if let Err(error) = lived.with_context(|| format!("device {index}")) {
                     // Nothing that is not in its journal may leave: the whole host ends.
                     let _no_stderr = writeln!(io::stderr(), "host {host}, device {index}: {error:#}");
                     std::process::exit(1);

@@ -45,9 +45,13 @@ impl Journal {
 
 /// The events of a journal, and the length of its whole records.
 pub(crate) fn read(path: &Path) -> io::Result<(Vec<Event>, u64)> {
-    let bytes = std::fs::read(path)?;
+    parse(&std::fs::read(path)?, path)
+}
+
+/// The events of records, and the length of the whole ones; `path` is where they are from.
+pub(crate) fn parse(bytes: &[u8], path: &Path) -> io::Result<(Vec<Event>, u64)> {
     let mut events = Vec::with_capacity(bytes.len() / 24);
-    let mut rest = bytes.as_slice();
+    let mut rest = bytes;
     while !rest.is_empty() {
         let mut fields = Fields(rest);
         match fields.event() {
@@ -63,6 +67,13 @@ pub(crate) fn read(path: &Path) -> io::Result<(Vec<Event>, u64)> {
     }
     events.shrink_to_fit();
     Ok((events, (bytes.len() - rest.len()) as u64))
+}
+
+/// An event as a record.
+pub(crate) fn record(event: &Event) -> Vec<u8> {
+    let mut record = Vec::new();
+    encode(event, &mut record);
+    record
 }
 
 fn encode(event: &Event, out: &mut Vec<u8>) {
@@ -86,6 +97,7 @@ fn encode(event: &Event, out: &mut Vec<u8>) {
         What::Phantom => record(10, &[], &[]),
         What::Subscribed => record(11, &[], &[]),
         What::Numbered { k, n } => record(12, &[k, n], &[]),
+        What::Kept { k } => record(13, &[k], &[]),
     }
 }
 
@@ -109,7 +121,7 @@ impl Fields<'_> {
     /// The next record; `None` if not all of it is there, its tag if there is no such tag.
     fn event(&mut self) -> Result<Option<Event>, u8> {
         let Some([tag]) = self.take() else { return Ok(None) };
-        if !(1..=12).contains(&tag) {
+        if !(1..=13).contains(&tag) {
             return Err(tag);
         }
         Ok(self.fields(tag))
@@ -135,7 +147,8 @@ impl Fields<'_> {
             9 => What::Gap,
             10 => What::Phantom,
             11 => What::Subscribed,
-            _ => What::Numbered { k: self.small()?, n: self.small()? },
+            12 => What::Numbered { k: self.small()?, n: self.small()? },
+            _ => What::Kept { k: self.small()? },
         };
         Some(Event { at, what })
     }
@@ -149,7 +162,7 @@ impl Fields<'_> {
 mod tests {
     use super::*;
 
-    const ALL: [What; 13] = [
+    const ALL: [What; 14] = [
         What::Sent { k: 1, hash: u64::MAX },
         What::Acked { k: 2, n: Some(3) },
         What::Acked { k: 2, n: None },
@@ -163,6 +176,7 @@ mod tests {
         What::Phantom,
         What::Subscribed,
         What::Numbered { k: 1, n: 2 },
+        What::Kept { k: 3 },
     ];
 
     fn whats(events: &[Event]) -> Vec<What> {

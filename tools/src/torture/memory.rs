@@ -15,6 +15,8 @@ pub(crate) struct Memory {
     pub(crate) next_k: u32,
     /// Its messages without a PUBACK.
     pub(crate) unacked: BTreeSet<u32>,
+    /// Those of them that a client of the SDK took in.
+    pub(crate) kept: BTreeSet<u32>,
     /// How many messages it took.
     pub(crate) taken: u64,
     /// Newest number of the other side's messages.
@@ -38,7 +40,9 @@ impl Memory {
             }
             What::Acked { k, .. } => {
                 self.unacked.remove(&k);
+                self.kept.remove(&k);
             }
+            What::Kept { k } => drop(self.kept.insert(k)),
             What::Taken { message, n, seq, .. } => {
                 self.last = seq;
                 self.taken += 1;
@@ -71,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_device_goes_on_where_its_journal_ends() {
-        let place = Place { index: 2, user: 1, device: 0, v5: true, clean: true, quota: 10 };
+        let place = Place { index: 2, user: 1, device: 0, v5: true, clean: true, is_sdk: false, quota: 10 };
         let mut memory = Memory::default();
         let receipt = |read, recipient, n, seq| {
             let message = Message { device: 2, k: 0 };
@@ -82,6 +86,8 @@ mod tests {
             What::Sent { k: 0, hash: 1 },
             What::Sent { k: 1, hash: 1 },
             What::Sent { k: 2, hash: 1 },
+            What::Kept { k: 1 },
+            What::Kept { k: 2 },
             What::Acked { k: 1, n: Some(8) },
             // From the other side, and from another device of the own user.
             What::Taken { message: Message { device: 0, k: 0 }, n: 5, seq: 3, hash: 1 },
@@ -99,6 +105,7 @@ mod tests {
             last: 7,
             next_k: 3,
             unacked: BTreeSet::from([0, 2]),
+            kept: BTreeSet::from([2]),
             taken: 2,
             theirs: 5,
             read: 7,

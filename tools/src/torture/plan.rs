@@ -16,6 +16,8 @@ pub(crate) struct Plan {
     pub(crate) tokens: Vec<String>,
     /// Devices of each user.
     pub(crate) devices: u32,
+    /// How many of them are clients of the SDK, the first ones.
+    pub(crate) sdk: u32,
     /// Processes that the devices are spread over.
     pub(crate) hosts: u32,
     /// How many messages are sent in all; `None`: until the conductor says that it is enough.
@@ -32,6 +34,8 @@ pub(crate) struct Place {
     pub(crate) device: u32,
     pub(crate) v5: bool,
     pub(crate) clean: bool,
+    /// A client of the SDK; what stands in `v5` and `clean` is nothing to it.
+    pub(crate) is_sdk: bool,
     /// How many messages it sends.
     pub(crate) quota: u32,
 }
@@ -61,7 +65,7 @@ impl Plan {
             self.messages.map_or(u32::MAX, |all_messages| all_messages / all + u32::from(index < all_messages % all));
         // Both versions, and clean and kept sessions of each.
         let (v5, clean) = ((user + device).is_multiple_of(2), user.is_multiple_of(2));
-        Place { index, user, device, v5, clean, quota }
+        Place { index, user, device, v5, clean, is_sdk: device < self.sdk, quota }
     }
 
     /// The process that hosts a device.
@@ -87,9 +91,10 @@ mod tests {
     #[test]
     fn the_shares_of_all_devices_are_all_messages_and_both_versions_keep_and_drop_sessions() {
         let (seed, port, devices, hosts) = (1, 2, 2, 3);
-        let plan = Plan { seed, port, tokens: vec![String::new(); 4], devices, hosts, messages: Some(1003) };
+        let plan = Plan { seed, port, tokens: vec![String::new(); 4], devices, sdk: 1, hosts, messages: Some(1003) };
         let places: Vec<Place> = (0..plan.all()).map(|index| plan.place(index)).collect();
         assert_eq!(places.iter().map(|place| place.quota).sum::<u32>(), 1003);
+        assert!(places.iter().all(|place| place.is_sdk == (place.device == 0)));
         assert_eq!(places.iter().map(|place| (place.user, place.device)).nth(5), Some((2, 1)));
         for kind in [(false, false), (false, true), (true, false), (true, true)] {
             assert!(places.iter().any(|place| (place.v5, place.clean) == kind), "{kind:?}");

@@ -73,6 +73,7 @@ impl<'a> Chat<'a> {
                     ),
                     What::Subscribed
                     | What::Sent { .. }
+                    | What::Kept { .. }
                     | What::Acknowledged { .. }
                     | What::MarkedRead { .. }
                     | What::Receipt { .. } => {}

@@ -117,6 +117,12 @@ impl Chat<'_> {
             let mut taken: Vec<(u64, u32)> = Vec::new();
             for event in &device.events {
                 match event.what {
+                    // It was acknowledged some time before, and it is here: `delivered` said what is true.
+                    What::Taken { n, .. } if device.is_sdk => {
+                        if let Some(at) = first.get_mut(n as usize) {
+                            *at = 0;
+                        }
+                    }
                     What::Taken { n, seq, .. } => taken.push((seq, n)),
                     What::Acknowledged { seq } => {
                         let n = taken.binary_search_by_key(&seq, |(seq, _)| *seq).ok().and_then(|i| taken.get(i));

@@ -7,6 +7,7 @@ const SECOND: Message = Message { device: 0, k: 1 };
 /// Device 0 of user 0 sends two messages to device 1 of user 1, which takes and reads both.
 fn good() -> History {
     let log = |user, whats: &[(u64, What)]| Device {
+        is_sdk: false,
         user,
         events: whats.iter().map(|(at, what)| Event { at: *at, what: *what }).collect(),
     };
@@ -256,7 +257,7 @@ fn what_is_stuck_or_without_bounds_is_not_clean() {
 
 /// Two users with a device each, `messages` in each direction, one receipt of each kind for every ten.
 fn long(messages: u32) -> History {
-    let mut devices = [0, 1].map(|user| Device { user, events: Vec::new() });
+    let mut devices = [0, 1].map(|user| Device { user, is_sdk: false, events: Vec::new() });
     let (mut at, mut seqs) = (0, [0, 0]);
     for k in 0..messages {
         for sender in 0..2_u32 {

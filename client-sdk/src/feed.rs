@@ -1,0 +1,253 @@
+//! What waits for the app, and the stream that hands it over.
+
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+use natter_protocol::Seq;
+use natter_protocol::entry::Entry;
+
+use crate::client::Client;
+use crate::error::{BoxError, Error};
+use crate::event::{Event, Failed};
+
+/// Most live events that wait for an app that does not look; older ones are dropped and counted.
+pub(crate) const LIVE_MAX: usize = 1_000;
+
+#[derive(Debug)]
+pub(crate) enum Notice {
+    Live(Box<Entry>),
+    Failed(Failed),
+}
+
+/// Between the driver, which fills it, and the one [`Events`] that empties it.
+#[derive(Debug, Default)]
+pub(crate) struct Feed {
+    /// Everything the app has not taken.
+    entries: BTreeMap<Seq, Arc<Entry>>,
+    /// Handed out from here on.
+    next: Seq,
+    live: VecDeque<Notice>,
+    lost: u64,
+    /// Which stream is the newest: older ones end.
+    stream: u64,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl Feed {
+    pub(crate) fn entry(&mut self, seq: Seq, entry: Box<Entry>) {
+        self.entries.insert(seq, Arc::from(entry));
+        self.wake();
+    }
+
+    pub(crate) fn live(&mut self, notice: Notice) {
+        if self.live.len() >= LIVE_MAX {
+            self.live.pop_front();
+            self.lost += 1;
+        }
+        self.live.push_back(notice);
+        self.wake();
+    }
+
+    /// The store was read again: whatever is untaken comes again in full.
+    pub(crate) fn reload(&mut self) {
+        self.entries.clear();
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// A new stream: it begins with the oldest that was not taken.
+    fn start(&mut self) -> u64 {
+        self.stream += 1;
+        self.next = 0;
+        self.wake();
+        self.stream
+    }
+
+    fn pop(&mut self) -> Option<Item> {
+        if self.lost > 0 {
+            return Some(Item::Lost(std::mem::take(&mut self.lost)));
+        }
+        if let Some((seq, entry)) = self.entries.range(self.next..).next() {
+            self.next = seq + 1;
+            return Some(Item::Entry(*seq, entry.clone()));
+        }
+        self.live.pop_front().map(Item::Notice)
+    }
+}
+
+enum Item {
+    Entry(Seq, Arc<Entry>),
+    Notice(Notice),
+    Lost(u64),
+}
+
+/// What arrives at this device, in the order of its inbox. Made by [`Client::events`]; the newest stream of a client is the one that gets
+/// everything, an older one ends.
+///
+/// **At least once.** An event with a position in the inbox is kept in the store until the app has it: when it asks for the next one, or calls
+/// [`Events::ack`]. What was handed out and not acknowledged when the process ends comes again, with the same `seq`, to the next process. A
+/// stream that is dropped acknowledges nothing.
+///
+/// **Exactly once.** [`Events::next_in_transaction`] runs the app's own writes and the acknowledgement as one transaction.
+///
+/// Typing, presence and refusals ([`Event::Failed`] of what was never accepted) are live: they come once, while the client runs.
+#[derive(Debug)]
+pub struct Events {
+    client: Client,
+    stream: u64,
+    /// Handed out and not acknowledged.
+    handed: Option<Seq>,
+}
+
+impl Events {
+    pub(crate) fn new(client: Client) -> Self {
+        let stream = lock(client.feed()).start();
+        Self { client, stream, handed: None }
+    }
+
+    /// Acknowledges the last event and waits for the next one. `None` after the end of the client. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Event> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Acknowledges the last event: it does not come again.
+    pub fn ack(&mut self) {
+        if let Some(seq) = self.handed.take() {
+            lock(self.client.feed()).entries.remove(&seq);
+            self.client.took(seq);
+        }
+    }
+
+    /// Waits for the next event and runs `work` with it inside one transaction of the store's file: what `work` writes through the connection
+    /// and the acknowledgement are on the disk together, or neither is. So the app's own rows have every event exactly once. `None` after
+    /// the end of the client. The last event of [`Events::next`] is acknowledged first.
+    ///
+    /// `work` runs on the store's thread: keep it short, and leave `BEGIN` and `COMMIT` to the client.
+    ///
+    /// # Errors
+    /// [`Error::Transaction`]: `work` failed, nothing of it is kept, and the same event comes again at the next call (a live event does not);
+    /// or the store is not SQLite. [`Error::Store`], [`Error::Closed`].
+    #[cfg(feature = "sqlite")]
+    pub async fn next_in_transaction<T, F>(&mut self, work: F) -> Result<Option<T>, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection, Event) -> Result<T, BoxError> + Send + 'static,
+    {
+        self.next_in_store(move |inside, event| match inside.downcast_ref::<rusqlite::Connection>() {
+            Some(db) => work(db, event),
+            None => Err("expected a store that gives a rusqlite::Connection, see .store(path)".into()),
+        })
+        .await
+    }
+
+    /// As [`Events::next_in_transaction`], for stores of one's own: `work` gets what [`crate::store::Store::transaction`] gives it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn next_in_store<T, F>(&mut self, work: F) -> Result<Option<T>, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Any, Event) -> Result<T, BoxError> + Send + 'static,
+    {
+        let Some(event) = self.next().await else { return Ok(None) };
+        let seq = self.handed.take();
+        let result = Arc::new(Mutex::new(None));
+        let (mut work, mut event, place) = (Some(work), Some(event), result.clone());
+        let job = Box::new(move |inside: &dyn Any| {
+            let (Some(work), Some(event)) = (work.take(), event.take()) else { return Err("called twice".into()) };
+            *lock(&place) = Some(work(inside, event)?);
+            Ok(())
+        });
+        // Until it is known to be done, the event counts as not handed out.
+        let guard = Rewind { client: &self.client, seq };
+        self.client.transaction(seq, job).await?;
+        std::mem::forget(guard);
+        if let Some(seq) = seq {
+            lock(self.client.feed()).entries.remove(&seq);
+        }
+        let done = lock(&result).take();
+        done.map(Some).ok_or_else(|| Error::Transaction("the store did not run the work".into()))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.ack();
+        let mut feed = lock(self.client.feed());
+        if feed.closed || feed.stream != self.stream {
+            return Poll::Ready(None);
+        }
+        let item = feed.pop();
+        if item.is_none() {
+            feed.waker = Some(cx.waker().clone());
+        }
+        drop(feed);
+        let event = match item {
+            None => return Poll::Pending,
+            Some(Item::Lost(events)) => Event::SlowConsumer(events),
+            Some(Item::Notice(Notice::Failed(failed))) => Event::Failed(failed),
+            Some(Item::Notice(Notice::Live(entry))) => Event::from_entry(*entry, &self.client),
+            Some(Item::Entry(seq, entry)) => {
+                self.handed = Some(seq);
+                Event::from_entry(Arc::unwrap_or_clone(entry), &self.client)
+            }
+        };
+        Poll::Ready(Some(event))
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.poll(cx)
+    }
+}
+
+/// An event whose transaction was not done comes again.
+struct Rewind<'a> {
+    client: &'a Client,
+    seq: Option<Seq>,
+}
+
+impl Drop for Rewind<'_> {
+    fn drop(&mut self) {
+        if let Some(seq) = self.seq {
+            let mut feed = lock(self.client.feed());
+            feed.next = feed.next.min(seq);
+        }
+    }
+}
+
+/// A panic of another thread leaves these as they were between two calls.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_events_of_an_app_that_does_not_look_are_bounded_and_their_loss_is_said() {
+        let mut feed = Feed::default();
+        for _ in 0..LIVE_MAX + 7 {
+            feed.live(Notice::Failed(Failed { id: None, chat: None, error: Error::Unconfirmed }));
+        }
+        assert!(matches!(feed.pop(), Some(Item::Lost(7))));
+        let left = std::iter::from_fn(|| feed.pop()).count();
+        assert_eq!(left, LIVE_MAX);
+    }
+}

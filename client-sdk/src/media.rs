@@ -1,0 +1,425 @@
+//! Files over HTTP: up from a path or from memory, down to a path, both with progress, both over broken connections.
+//!
+//! - [`Media`] is the handle; [`Upload`] and [`Download`] are what it starts, and are awaited
+//! - `base.rs` where the server is · `retry.rs` whether and when to try again · `progress.rs` how far it is · `problem.rs` what a refusal says (pure)
+//! - `http.rs` a connection and a request over it · `part.rs` the file that is not whole yet · `upload.rs`, `download.rs` the two ways
+//!
+//! The HTTP client is hyper over rustls with the authorities that the system trusts: what an SDK needs of HTTP is four requests to one
+//! server, and hyper and rustls are in every program that uses this crate anyway.
+
+mod base;
+mod download;
+mod error;
+mod http;
+mod part;
+mod problem;
+mod progress;
+mod retry;
+mod upload;
+
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ::http_body_util::BodyExt as _;
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use natter_protocol::MediaId;
+use serde::Deserialize;
+
+pub use download::{Download, Downloaded, safe_name};
+pub use error::MediaError;
+pub use progress::Progress;
+pub use upload::Upload;
+
+use crate::content::MediaObject;
+use crate::{Client, IncomingMessage};
+use base::Base;
+use http::Http;
+use problem::Problem;
+use retry::Retry;
+
+/// Most bytes of an image, audio, video or sticker: 16 MiB.
+pub const MEDIA_BYTES_MAX: u64 = 16 << 20;
+/// Most bytes of a document: 100 MiB.
+pub const DOCUMENT_BYTES_MAX: u64 = 100 << 20;
+/// Most bytes of an answer that is no file.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// What kind of message a file makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum MediaKind {
+    /// A picture, at most [`MEDIA_BYTES_MAX`].
+    Image,
+    /// Sound, at most [`MEDIA_BYTES_MAX`].
+    Audio,
+    /// Moving pictures, at most [`MEDIA_BYTES_MAX`].
+    Video,
+    /// A WebP picture, at most [`MEDIA_BYTES_MAX`].
+    Sticker,
+    /// Any file, at most [`DOCUMENT_BYTES_MAX`].
+    Document,
+}
+
+impl MediaKind {
+    /// As the wire has it, as `image`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Audio => "audio",
+            Self::Video => "video",
+            Self::Sticker => "sticker",
+            Self::Document => "document",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Image, Self::Audio, Self::Video, Self::Sticker, Self::Document].into_iter().find(|k| k.as_str() == name)
+    }
+
+    /// How large a file of this kind may be, in bytes.
+    #[must_use]
+    pub fn bytes_max(self) -> u64 {
+        if self == Self::Document { DOCUMENT_BYTES_MAX } else { MEDIA_BYTES_MAX }
+    }
+
+    /// What a file with this name usually is; a document, if its extension says nothing.
+    #[must_use]
+    pub fn of_name(name: &str) -> Self {
+        let extension = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+        match extension.as_str() {
+            "jpg" | "jpeg" | "png" | "gif" | "webp" => Self::Image,
+            "mp3" | "ogg" | "opus" | "m4a" | "aac" | "wav" | "flac" => Self::Audio,
+            "mp4" | "webm" | "mov" | "3gp" | "mkv" => Self::Video,
+            _ => Self::Document,
+        }
+    }
+}
+
+/// A file on the server: what a message names, and what a download starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MediaRef {
+    /// Its id: 16 to 19 decimal digits.
+    pub id: MediaId,
+    /// What it is, where that is known.
+    pub kind: Option<MediaKind>,
+    /// Its MIME type, as its first bytes say.
+    pub mime_type: Option<String>,
+    /// SHA-256 of its bytes, in 64 hexadecimal digits. A download is compared with it.
+    pub sha256: Option<String>,
+    /// In bytes.
+    pub file_size: Option<u64>,
+    /// What its sender calls it. A stranger's words: no path, and no name to save it under without a look.
+    pub filename: Option<String>,
+}
+
+impl MediaRef {
+    /// A file of which only the id is known.
+    #[must_use]
+    pub fn new(id: MediaId) -> Self {
+        Self { id, kind: None, mime_type: None, sha256: None, file_size: None, filename: None }
+    }
+
+    /// The file of a media object of a message, as `message["image"]` has it.
+    #[must_use]
+    pub fn of_object(kind: MediaKind, object: &serde_json::Value) -> Option<Self> {
+        let text = |name: &str| object.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+        Some(Self {
+            id: MediaId::parse(object.get("id")?.as_str()?).ok()?,
+            kind: Some(kind),
+            mime_type: text("mime_type"),
+            sha256: text("sha256"),
+            file_size: object.get("file_size").and_then(serde_json::Value::as_u64),
+            filename: text("filename"),
+        })
+    }
+}
+
+/// Why there is no token: the app's own words.
+type TokenError = Box<dyn std::error::Error + Send + Sync>;
+/// A token to come.
+pub(crate) type TokenFuture = Pin<Box<dyn Future<Output = Result<String, TokenError>> + Send>>;
+
+/// Where tokens come from. `refused` is one that the server did not take.
+pub(crate) trait Tokens: Send + Sync {
+    /// A token for the next request.
+    fn token(&self, refused: Option<String>) -> TokenFuture;
+}
+
+/// A token that stays.
+struct Fixed(String);
+
+impl Tokens for Fixed {
+    fn token(&self, refused: Option<String>) -> TokenFuture {
+        let token = self.0.clone();
+        Box::pin(async move {
+            match refused {
+                Some(refused) if refused == token => Err("the token is refused, and there is no other".into()),
+                _ => Ok(token),
+            }
+        })
+    }
+}
+
+/// Those that the client uses itself.
+struct OfClient(Client);
+
+impl Tokens for OfClient {
+    fn token(&self, refused: Option<String>) -> TokenFuture {
+        let client = self.0.clone();
+        Box::pin(async move { client.token(refused.as_deref()).await.map_err(Into::into) })
+    }
+}
+
+impl Client {
+    /// Files of this user, with the client's own tokens, at [`Client::http_url`]. What is wrong with that URL, the first call says.
+    #[must_use]
+    pub fn media(&self) -> Media {
+        Media::with_tokens(self.http_url(), Box::new(OfClient(self.clone())), self.tls())
+    }
+}
+
+impl IncomingMessage {
+    /// The file that it carries, for [`Media::download`]; `None` if it carries none.
+    #[must_use]
+    pub fn media(&self) -> Option<MediaRef> {
+        MediaRef::of_object(MediaKind::parse(&self.kind)?, self.object()?)
+    }
+}
+
+/// A document keeps its name; other kinds have none on the wire.
+impl From<&MediaRef> for MediaObject {
+    fn from(file: &MediaRef) -> Self {
+        match &file.filename {
+            Some(name) if file.kind == Some(MediaKind::Document) => Self::new(&file.id).filename(name),
+            _ => Self::new(&file.id),
+        }
+    }
+}
+
+/// Files of one user, over HTTP. Cheap to clone; every up- and download has a connection of its own, and they may run at the same time.
+///
+/// ```no_run
+/// # async fn example(token: &str) -> Result<(), Box<dyn std::error::Error>> {
+/// use natter_client::media::Media;
+///
+/// let media = Media::new("http://127.0.0.1:8080", token)?;
+/// let file = media.upload("photo.jpg").on_progress(|p| println!("{} of {:?} bytes", p.done, p.total)).await?;
+/// let saved = media.download(&file, "copy.jpg").await?;
+/// println!("{} bytes in {}", saved.file_size, saved.path.display());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Media {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// What is wrong with the URL is said by the first call.
+    http: Result<Http, String>,
+    tokens: Box<dyn Tokens>,
+}
+
+impl fmt::Debug for Media {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Media").field("base", &self.inner.http.as_ref().map(Http::base)).finish_non_exhaustive()
+    }
+}
+
+/// Answers of the server.
+#[derive(Debug, Deserialize)]
+struct Facts {
+    id: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    mime_type: Option<String>,
+    sha256: Option<String>,
+    file_size: Option<u64>,
+    name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Found {
+    media: Vec<Facts>,
+}
+
+impl Facts {
+    fn read(body: &[u8]) -> Result<MediaRef, MediaError> {
+        let facts: Self = serde_json::from_slice(body).map_err(|e| MediaError::Protocol(e.to_string()))?;
+        facts.into_ref()
+    }
+
+    fn into_ref(self) -> Result<MediaRef, MediaError> {
+        Ok(MediaRef {
+            id: MediaId::parse(&self.id).map_err(|e| MediaError::Protocol(e.to_string()))?,
+            kind: self.kind.as_deref().and_then(MediaKind::parse),
+            mime_type: self.mime_type,
+            sha256: self.sha256,
+            file_size: self.file_size,
+            filename: self.name,
+        })
+    }
+}
+
+impl Media {
+    /// Files of the user whose token that is, on the server at `url`: `http://host:port` or `https://host`.
+    ///
+    /// # Errors
+    /// [`MediaError::Invalid`] for a URL that is none.
+    pub fn new(url: &str, token: impl Into<String>) -> Result<Self, MediaError> {
+        let media = Self::with_tokens(url, Box::new(Fixed(token.into())), None);
+        media.http()?;
+        Ok(media)
+    }
+
+    /// With tokens that change, and with other authorities than those of the system.
+    fn with_tokens(url: &str, tokens: Box<dyn Tokens>, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        let http = Base::parse(url).map(|base| Http::new(base, tls)).map_err(|error| error.to_string());
+        Self { inner: Arc::new(Inner { http, tokens }) }
+    }
+
+    fn http(&self) -> Result<&Http, MediaError> {
+        self.inner.http.as_ref().map_err(|error| MediaError::Invalid(error.clone()))
+    }
+
+    /// Uploads the file at `path`. Nothing happens before it is awaited.
+    ///
+    /// Its kind follows from the extension unless [`Upload::kind`] says another; its name on the server is the last part of the path.
+    #[must_use]
+    pub fn upload(&self, path: impl AsRef<Path>) -> Upload {
+        Upload::of_path(self.clone(), path.as_ref())
+    }
+
+    /// Uploads bytes that are in memory, under a name.
+    #[must_use]
+    pub fn upload_bytes(&self, name: &str, bytes: impl Into<Bytes>) -> Upload {
+        Upload::of_bytes(self.clone(), name, bytes.into())
+    }
+
+    /// Uploads what a reader gives, under a name. It can be read only once: a connection that breaks ends it with
+    /// [`MediaError::Unreachable`], and the caller begins again.
+    #[must_use]
+    pub fn upload_reader(&self, name: &str, reader: impl tokio::io::AsyncRead + Send + Unpin + 'static) -> Upload {
+        Upload::of_reader(self.clone(), name, Box::new(reader))
+    }
+
+    /// Downloads a file to `path`, which is there when it is whole, and not before. Nothing happens before it is awaited.
+    ///
+    /// The bytes go to `{path}.{id}.part` at first, also over several runs of the program: the next download of this file to this path
+    /// goes on where the last one ended. A file that is at `path` already is replaced.
+    #[must_use]
+    pub fn download(&self, file: &MediaRef, path: impl AsRef<Path>) -> Download {
+        Download::new(self.clone(), file.clone(), path.as_ref().to_owned())
+    }
+
+    /// The files of exactly that name that the user uploaded or was sent, the newest first; at most 100.
+    ///
+    /// # Errors
+    /// As [`MediaError`] lists them.
+    pub async fn find(&self, name: &str) -> Result<Vec<MediaRef>, MediaError> {
+        let path = format!("/v1/media?name={}", base::encoded(name));
+        let (_, body) = self.ask(Method::GET, &path).await?;
+        let found: Found = serde_json::from_slice(&body).map_err(|e| MediaError::Protocol(e.to_string()))?;
+        found.media.into_iter().map(Facts::into_ref).collect()
+    }
+
+    /// What the server says of a file: its type, size and sum.
+    ///
+    /// # Errors
+    /// [`MediaError::NotFound`]: there is no such file, or it is not for this user; and the others of [`MediaError`].
+    pub async fn info(&self, id: &MediaId) -> Result<MediaRef, MediaError> {
+        let (head, _) = self.ask(Method::HEAD, &format!("/v1/media/{id}")).await?;
+        let text = |name: hyper::header::HeaderName| head.headers.get(name).and_then(|v| v.to_str().ok());
+        Ok(MediaRef {
+            mime_type: text(hyper::header::CONTENT_TYPE).map(str::to_owned),
+            sha256: text(hyper::header::ETAG).and_then(base::sum_of_tag),
+            file_size: text(hyper::header::CONTENT_LENGTH).and_then(|length| length.parse().ok()),
+            ..MediaRef::new(id.clone())
+        })
+    }
+
+    /// Takes a file away, for everybody. For who uploaded it.
+    ///
+    /// # Errors
+    /// [`MediaError::NotFound`]: there is no such file, or it is another's; and the others of [`MediaError`].
+    pub async fn delete(&self, id: &MediaId) -> Result<(), MediaError> {
+        self.ask(Method::DELETE, &format!("/v1/media/{id}")).await.map(|_| ())
+    }
+
+    /// A request without a body, as often as it takes.
+    async fn ask(&self, method: Method, path: &str) -> Result<(hyper::http::response::Parts, Bytes), MediaError> {
+        let mut retry = Retry::default();
+        let mut refused = None;
+        loop {
+            let token = self.token(refused.take()).await?;
+            let error = match self.ask_once(&method, path, &token).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            refused = self.again(&mut retry, error, token).await?;
+        }
+    }
+
+    async fn ask_once(
+        &self,
+        method: &Method,
+        path: &str,
+        token: &str,
+    ) -> Result<(hyper::http::response::Parts, Bytes), MediaError> {
+        let http = self.http()?;
+        let request = http.request(method.clone(), path, token);
+        let answer = http.send(request, http::empty()).await?;
+        let (head, body) = answer.into_parts();
+        let body = whole(body).await;
+        if head.status.is_success() { Ok((head, body?)) } else { Err(refusal(&head, &body.unwrap_or_default())) }
+    }
+
+    async fn token(&self, refused: Option<String>) -> Result<String, MediaError> {
+        self.inner.tokens.token(refused).await.map_err(|error| MediaError::Unauthorized(error.to_string()))
+    }
+
+    /// Waits until the next try; an error, if there is none. A token that was refused comes back, once.
+    async fn again(&self, retry: &mut Retry, error: MediaError, token: String) -> Result<Option<String>, MediaError> {
+        if matches!(error, MediaError::Unauthorized(_)) && retry.first_refusal() {
+            return Ok(Some(token));
+        }
+        let Some(wait) = retry.next(&error, http::random()) else { return Err(error) };
+        tracing::debug!(%error, wait_ms = wait.as_millis(), "media: trying again");
+        tokio::time::sleep(wait).await;
+        Ok(None)
+    }
+}
+
+async fn whole<B>(body: B) -> Result<Bytes, MediaError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limited = ::http_body_util::Limited::new(body, ANSWER_BYTES_MAX).collect();
+    match tokio::time::timeout(http::SILENCE_MAX, limited).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(MediaError::Unreachable(format!("the answer broke off: {error}"))),
+        Err(_) => Err(MediaError::Unreachable("the answer does not come to its end".into())),
+    }
+}
+
+/// What an answer that is no success means.
+fn refusal(head: &hyper::http::response::Parts, body: &[u8]) -> MediaError {
+    let text = |name: hyper::header::HeaderName| head.headers.get(name).and_then(|v| v.to_str().ok());
+    let after = text(hyper::header::RETRY_AFTER).and_then(|secs| secs.parse().ok()).map(std::time::Duration::from_secs);
+    Problem::read(head.status, body).into_error(after)
+}
+
+/// Whether a request made it: 2xx.
+fn is_file(status: StatusCode) -> bool {
+    matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
+}

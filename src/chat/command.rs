@@ -1,0 +1,80 @@
+//! What a line of input means. Pure.
+
+/// A line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Command {
+    /// Words for the chat that is open.
+    Say(String),
+    /// A file for the chat that is open.
+    Send(String),
+    /// Saves the file of message `n` under a path, or under its own name.
+    Save(u64, Option<String>),
+    /// A status for everybody who may see it.
+    Status(String),
+    /// Opens a chat.
+    Open(String),
+    Help,
+    Quit,
+}
+
+/// What `/help` says.
+pub(super) const HELP: &str =
+    "/chat NAME · /send PATH · /save NUMBER [PATH] · /status TEXT · /quit · // begins a line with a slash";
+
+impl Command {
+    /// Reads a line; `None` for an empty one.
+    ///
+    /// # Errors
+    /// Expected and got, as text.
+    pub(super) fn parse(line: &str) -> Result<Option<Self>, String> {
+        let line = line.trim();
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let Some(rest) = line.strip_prefix('/') else { return Ok(Some(Self::Say(line.to_owned()))) };
+        if rest.starts_with('/') {
+            return Ok(Some(Self::Say(rest.to_owned())));
+        }
+        let (word, argument) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        let argument = argument.trim();
+        let given = |what: &str| {
+            if argument.is_empty() { Err(format!("/{word}: expected {what}")) } else { Ok(argument.to_owned()) }
+        };
+        Ok(Some(match word {
+            "send" => Self::Send(given("the path of a file")?),
+            "save" => {
+                let (number, path) = argument.split_once(char::is_whitespace).unwrap_or((argument, ""));
+                let number = number.trim_start_matches('#').parse();
+                let number = number.map_err(|_| "/save: expected the number that stands before the file".to_owned())?;
+                Self::Save(number, Some(path.trim().to_owned()).filter(|path| !path.is_empty()))
+            }
+            "status" => Self::Status(given("what you want to say")?),
+            "chat" => Self::Open(given("a name")?),
+            "help" => Self::Help,
+            "quit" | "q" => Self::Quit,
+            _ => return Err(format!("/{word}: expected one of {HELP}")),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_words_or_a_command() {
+        let parse = |line| Command::parse(line).unwrap();
+        assert_eq!(parse("  "), None);
+        assert_eq!(parse("hi there "), Some(Command::Say("hi there".into())));
+        assert_eq!(parse("//quit"), Some(Command::Say("/quit".into())));
+        assert_eq!(parse("/send my file.txt"), Some(Command::Send("my file.txt".into())));
+        assert_eq!(parse("/save 17"), Some(Command::Save(17, None)));
+        assert_eq!(parse("/save #17 a b.txt"), Some(Command::Save(17, Some("a b.txt".into()))));
+        assert_eq!(parse("/status out"), Some(Command::Status("out".into())));
+        assert_eq!(parse("/chat bob"), Some(Command::Open("bob".into())));
+        assert_eq!((parse("/help"), parse("/quit")), (Some(Command::Help), Some(Command::Quit)));
+        for bad in ["/send", "/save", "/save x", "/status ", "/chat", "/nonsense"] {
+            assert!(Command::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

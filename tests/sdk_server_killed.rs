@@ -1,0 +1,79 @@
+//! The server is killed with -9 while a client has a thousand messages to send: all arrive, once and in order, and the app does nothing.
+#![expect(clippy::panic, reason = "a test ends that way")]
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::{TestServer, patience};
+use natter_client::{Client, Event};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+const MESSAGES: usize = 1_000;
+
+/// A port that stays while the server's changes: every connection goes on to where the server is then, or ends at once.
+async fn stable_port(server: watch::Receiver<SocketAddr>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap_or_else(|e| panic!("{e}"));
+    let address = listener.local_addr().unwrap_or_else(|e| panic!("{e}"));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let to = *server.borrow();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(to).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_queued_messages_outlive_the_server_once_and_in_order() {
+    let mut server = TestServer::with_users(&["alice", "bob"]);
+    let (hers, his) = (server.token("alice"), server.token("bob"));
+    let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+    let (place, places) = watch::channel(server.mqtt());
+    let url = format!("mqtt://{}", stable_port(places).await);
+    let open = |user: &str, token: &str| {
+        Client::builder(&url).user(user).device("phone").token(token).store(dir.path().join(format!("{user}.db")))
+    };
+    let alice = open("alice", &hers).connect().await.unwrap_or_else(|e| panic!("{e}"));
+    let bob = open("bob", &his).connect().await.unwrap_or_else(|e| panic!("{e}"));
+
+    let chat = alice.chat("bob");
+    let mut messages = Vec::new();
+    for i in 0..MESSAGES {
+        messages.push(chat.send_text(i.to_string()).await.unwrap_or_else(|e| panic!("{e}")));
+        // In the middle of it, with answers under way; the second half is queued without a server.
+        if i == MESSAGES / 2 {
+            server.kill9();
+        }
+    }
+    assert!(!alice.outgoing().is_empty(), "some wait for the server");
+    server.restart();
+    place.send_replace(server.mqtt());
+
+    let mut events = bob.events();
+    let mut expected = 0;
+    while expected < MESSAGES {
+        match timeout(patience(), events.next()).await {
+            Ok(Some(Event::Message(message))) => {
+                assert_eq!(message.text(), Some(expected.to_string().as_str()));
+                assert_eq!(message.id, messages[expected].id());
+                expected += 1;
+            }
+            other => panic!("expected message {expected}, got {other:?}"),
+        }
+    }
+    for (i, message) in messages.iter().enumerate() {
+        let sent = message.sent().await.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(sent.n, i as u64 + 1);
+        timeout(patience(), message.delivered())
+            .await
+            .unwrap_or_else(|e| panic!("{i}: {e}"))
+            .unwrap_or_else(|e| panic!("{e}"));
+    }
+    assert!(alice.outgoing().is_empty());
+}
