@@ -455,6 +455,26 @@ pub enum Change {
         /// Where it went.
         places: Vec<(UserId, Seq)>,
     },
+    /// A user has blocked another from now on, or no more.
+    Block {
+        /// Who blocks.
+        user: UserId,
+        /// Whom.
+        other: UserId,
+        /// Unix second of the block; `None`: it is lifted.
+        since: Option<u64>,
+    },
+    /// A member never had, and never will have, the messages of a chat with `after < n <= upto`.
+    Hidden {
+        /// The conversation.
+        chat: ChatKey,
+        /// Who.
+        member: UserId,
+        /// From behind this number.
+        after: N,
+        /// Up to this one.
+        upto: N,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -534,7 +554,7 @@ impl Change {
     pub fn slot(&self) -> Slot {
         match self {
             Self::Message { message, .. } => message.chat.slot(),
-            Self::Mark { chat, .. } | Self::StatusGone { chat, .. } => chat.slot(),
+            Self::Mark { chat, .. } | Self::StatusGone { chat, .. } | Self::Hidden { chat, .. } => chat.slot(),
             Self::User { user }
             | Self::Device { user, .. }
             | Self::DeviceGone { user, .. }
@@ -550,6 +570,7 @@ impl Change {
             | Self::Password { user, .. }
             | Self::Disabled { user, .. }
             | Self::Contact { user, .. }
+            | Self::Block { user, .. }
             | Self::Webhook { user, .. } => user.slot(),
             Self::Revoked(revoked) => revoked.user().slot(),
             Self::Media(file) => file.owner.slot(),

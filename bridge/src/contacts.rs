@@ -1,5 +1,5 @@
 //! Contacts: whom a user knows, by the name he gives them. Who sees what of a user follows from it: his *audience* are the contacts of his
-//! that have him as a contact too, so that nobody pushes anything at strangers.
+//! that have him as a contact too, so that nobody pushes anything at strangers, and neither of whom has blocked the other.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
 use crate::engine::{Engine, Reply, Request};
+use crate::overlay::Overlay;
 use crate::state::State;
 use crate::store::{Store, StoreError};
 use crate::{Error, Handle};
@@ -36,8 +37,8 @@ impl std::fmt::Debug for Contact {
     }
 }
 
-/// Contacts that are not settled, or not settled as being gone, by user and contact, each with how many changes say so.
-pub(crate) type Unsettled = BTreeMap<(UserId, UserId), (Option<Contact>, u32)>;
+/// Contacts that are not settled, or not settled as being gone, by user and contact.
+pub(crate) type Unsettled = Overlay<(UserId, UserId), Option<Contact>>;
 
 /// What can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +116,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn contact(&mut self, user: &UserId, contact: &UserId) -> Result<Option<Contact>, StoreError> {
         match self.contacts.get(&(user.clone(), contact.clone())) {
-            Some((contact, _)) => Ok(contact.clone()),
+            Some(contact) => Ok(contact.clone()),
             None => self.store.contact(user, contact),
         }
     }
@@ -132,7 +133,7 @@ impl<S: Store> State<S> {
     ) -> Result<Vec<(UserId, Contact)>, StoreError> {
         let mine = self.contacts.iter().filter(|((of, contact), _)| of == user && after.is_none_or(|a| contact > a));
         let recent: Vec<(UserId, Option<Contact>)> =
-            mine.map(|((_, contact), (known, _))| (contact.clone(), known.clone())).collect();
+            mine.map(|((_, contact), known)| (contact.clone(), known.clone())).collect();
         let mut all: BTreeMap<UserId, Contact> =
             self.store.contacts(user, after, limit + recent.len())?.into_iter().collect();
         for (contact, known) in recent {
@@ -150,7 +151,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn contacts_count(&mut self, user: &UserId) -> Result<u64, StoreError> {
         let mut count = self.store.contacts_count(user)?;
-        for ((of, contact), (known, _)) in &self.contacts {
+        for ((of, contact), known) in self.contacts.iter() {
             if of == user {
                 let is_stored = self.store.contact(of, contact)?.is_some();
                 count = (count + u64::from(known.is_some())).saturating_sub(u64::from(is_stored));
@@ -159,33 +160,18 @@ impl<S: Store> State<S> {
         Ok(count)
     }
 
-    /// Who may see what `user` shows: contacts of his that have him as a contact too, in order of names.
+    /// Who may see what `user` shows: contacts of his that have him as a contact too, neither having blocked the other; in order of names.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn audience(&mut self, user: &UserId) -> Result<Vec<UserId>, StoreError> {
         let mut audience = Vec::new();
         for (contact, _) in self.contacts(user, None, CONTACTS_MAX)? {
-            if self.contact(&contact, user)?.is_some() {
+            if self.contact(&contact, user)?.is_some() && !self.is_cut_off(user, &contact)? {
                 audience.push(contact);
             }
         }
         Ok(audience)
-    }
-
-    pub(crate) fn set_contact(&mut self, user: &UserId, contact: &UserId, known: Option<Contact>) {
-        let slot = self.contacts.entry((user.clone(), contact.clone())).or_insert((None, 0));
-        *slot = (known, slot.1 + 1);
-    }
-
-    pub(crate) fn unpin_contact(&mut self, user: &UserId, contact: &UserId) {
-        let key = (user.clone(), contact.clone());
-        if let Some((_, pins)) = self.contacts.get_mut(&key) {
-            *pins -= 1;
-            if *pins == 0 {
-                self.contacts.remove(&key);
-            }
-        }
     }
 }
 

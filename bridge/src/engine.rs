@@ -14,6 +14,7 @@ use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry};
 
 use crate::account::{Ask, Told};
+use crate::blocks;
 use crate::change::{self, Change, Message, Revoked, Webhook};
 use crate::chat_key::ChatKey;
 use crate::config::Limits;
@@ -84,6 +85,8 @@ pub enum Request {
     Media(Question),
     /// Asks about contacts. [`Reply::Contacts`].
     Contacts(contacts::Ask),
+    /// Asks about blocks. [`Reply::Blocks`].
+    Blocks(blocks::Ask),
     /// Asks about statuses. [`Reply::Status`].
     Status(status::ask::Ask),
 }
@@ -99,6 +102,8 @@ pub enum Reply {
     Media(media::rules::Reply),
     /// To [`Request::Contacts`].
     Contacts(contacts::Told),
+    /// To [`Request::Blocks`].
+    Blocks(blocks::Told),
     /// To [`Request::Status`].
     Status(status::ask::Told),
     /// Nothing was done.
@@ -322,6 +327,7 @@ impl<S: Store> Engine<S> {
             | Request::Media(_)
             | Request::Status(_)
             | Request::Contacts(_)
+            | Request::Blocks(_)
             | Request::Account(_) => Ok(false),
         }
     }

@@ -77,9 +77,7 @@ impl<S: Store> Engine<S> {
     pub(crate) fn drop_rows(&mut self, user: &UserId, rows: Vec<(Seq, Row)>, lagged: bool) -> Result<(), StoreError> {
         let (Some((first, _)), Some((upto, last))) = (rows.first(), rows.last()) else { return Ok(()) };
         let (first, upto, offset) = (*first, *upto, last.offset);
-        let now = self.now.server_secs;
-        let silent: Vec<Seq> =
-            rows.iter().filter(|(_, row)| self.state.is_silent(row, now)).map(|(seq, _)| *seq).collect();
+        let silent = self.state.silent_rows(user, &rows, self.now.server_secs)?;
         let mut gaps: BTreeMap<natter_protocol::DeviceId, (Seq, Seq)> = BTreeMap::new();
         for (device, known) in &self.state.user(user)?.devices {
             let is_missed =
@@ -97,7 +95,7 @@ impl<S: Store> Engine<S> {
         for (device, (from, to)) in gaps {
             self.put_notice(user, Some(device), None, Item::Gap(Gap { from, to, lagged }))?;
         }
-        for (_, row) in rows {
+        for (_, row) in rows.into_iter().filter(|(seq, _)| !silent.contains(seq)) {
             if let Item::Message(message) = row.item {
                 self.tell_expired(user, &message, lagged)?;
             }

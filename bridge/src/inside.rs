@@ -68,6 +68,7 @@ impl<S: Store> Engine<S> {
             Request::Kept { user, chat, n } => Reply::Entry(self.kept_entry(&user, &chat, n)?),
             Request::Account(ask) => Reply::Account(self.account(ask)?),
             Request::Contacts(ask) => Reply::Contacts(self.contacts_question(ask)?),
+            Request::Blocks(ask) => Reply::Blocks(self.blocks_question(ask)?),
             Request::Status(ask) => Reply::Status(self.status_question(ask)?),
             Request::Media(question) => Reply::Media(self.media_question(question)?),
             other => Reply::Changed(self.handle_request(other)?),
@@ -155,7 +156,7 @@ impl<S: Store> Engine<S> {
             at = *last;
             looked += rows.len();
             for (seq, row) in rows {
-                if !row.is_for(device) || self.state.is_silent(&row, self.now.server_secs) {
+                if !row.is_for(device) || self.state.is_silent(user, &row, self.now.server_secs)? {
                     self.pass_foreign(user, device, &mut page, seq, &row)?;
                     continue;
                 }
@@ -219,7 +220,7 @@ impl<S: Store> Engine<S> {
             for seq in stubs {
                 let row = self.state.page(user, seq - 1, 1)?.pop().filter(|(at, _)| *at == seq);
                 if let Some((_, row)) = row
-                    && !self.state.is_silent(&row, self.now.server_secs)
+                    && !self.state.is_silent(user, &row, self.now.server_secs)?
                     && let Row { item: RowItem::Message(message), .. } = row
                     && (&message.chat, message.n) == (&key, n)
                 {
@@ -275,6 +276,7 @@ impl Request {
             | Self::Media(_)
             | Self::Status(_)
             | Self::Contacts(_)
+            | Self::Blocks(_)
             | Self::Account(_) => None,
         }
     }

@@ -17,6 +17,7 @@
 //! comes after [`engine::Engine::commit`].
 
 pub mod account;
+pub mod blocks;
 pub mod change;
 pub mod chat_key;
 pub mod config;
@@ -24,11 +25,13 @@ mod connection;
 pub mod contacts;
 pub mod engine;
 pub mod expiry;
+pub mod hidden;
 pub mod http;
 pub mod inside;
 mod long_ack;
 pub mod media;
 pub mod news;
+mod overlay;
 pub mod quota;
 pub mod reader;
 mod recipient;

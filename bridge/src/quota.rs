@@ -97,7 +97,9 @@ impl<S: Store> Engine<S> {
             return Ok(Ok(()));
         };
         let known = self.state.chat(chat)?;
+        // What is hidden from the recipient waits for nobody.
         let mark = known.mark(recipient, Tick::Delivered);
+        let mark = known.hidden.get(recipient).map_or(mark, |hidden| hidden.waits_behind(mark));
         let mut undelivered = known.last_n.saturating_sub(mark);
         if chat_max > 0 && undelivered >= chat_max {
             // Of both sides: only the sender's count, but counting takes longer.
@@ -135,9 +137,9 @@ impl<S: Store> Engine<S> {
     /// had (behind `newest`) is not skipped: no message goes that no device of the user has.
     fn skip(&mut self, user: &UserId, device: &DeviceId, after: Seq, newest: Seq) -> Result<(), StoreError> {
         let rows = self.state.page(user, after, CROWDED_STEP)?;
-        let (state, now) = (&self.state, self.now.server_secs);
-        let is_for_it = |row: &Row| row.is_for(device) && !state.is_silent(row, now);
-        let others = rows.iter().take_while(|(seq, row)| !is_for_it(row) && *seq <= newest).last();
+        let silent = self.state.silent_rows(user, &rows, self.now.server_secs)?;
+        let is_for_it = |seq: Seq, row: &Row| row.is_for(device) && !silent.contains(&seq);
+        let others = rows.iter().take_while(|(seq, row)| !is_for_it(*seq, row) && *seq <= newest).last();
         if let Some((upto, row)) = others {
             // Copies of its own messages, say.
             let (upto, offset) = (*upto, row.offset);

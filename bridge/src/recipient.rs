@@ -95,13 +95,11 @@ impl<S: Store> Engine<S> {
         if upto <= cursor {
             return Ok(Ok(true));
         }
-        let now = self.now.server_secs;
         let limit = ACK_PAGE.min(usize::try_from(upto - cursor).unwrap_or(ACK_PAGE));
         let mut rows = self.state.page(user, cursor, limit)?;
         let is_page_full = rows.len() == limit && rows.last().is_some_and(|(seq, _)| *seq < upto);
         rows.retain(|(seq, _)| *seq <= upto);
-        let silent: BTreeSet<Seq> =
-            rows.iter().filter(|(_, row)| self.state.is_silent(row, now)).map(|(seq, _)| *seq).collect();
+        let silent = self.state.silent_rows(user, &rows, self.now.server_secs)?;
         let seen = match rows.last() {
             Some((last, row)) if is_page_full => (*last, row.offset),
             last => (upto, last.map_or(0, |(_, row)| row.offset)),
@@ -155,6 +153,11 @@ impl<S: Store> Engine<S> {
                     marks.len() - 1
                 }
             };
+            let chat = self.state.chat(&message.chat)?;
+            if chat.is_hidden(member, message.n) {
+                // It was on its way when its sender was blocked.
+                continue;
+            }
             let Some((_, mark)) = marks.get_mut(index) else { continue };
             if message.n <= *mark {
                 // Another device had it before.
@@ -166,6 +169,9 @@ impl<S: Store> Engine<S> {
                 // What lies between went to others.
                 after = message.n - 1;
             }
+            let hidden = chat.hidden.get(member);
+            let starts_behind = |after: N| hidden.map_or(after, |hidden| hidden.start(after, message.n));
+            after = starts_behind(after);
             if !taken {
                 // Nothing before it may be covered by what comes behind it.
                 closed = runs.len();
@@ -173,7 +179,12 @@ impl<S: Store> Engine<S> {
             }
             let open = runs.get_mut(closed..).into_iter().flatten();
             let same = |run: &&mut Run| run.chat == message.chat && run.from == message.from;
-            match open.into_iter().rev().find(same).filter(|run| !is_status || run.n == after) {
+            match open
+                .into_iter()
+                .rev()
+                .find(same)
+                .filter(|run| (!is_status || run.n == after) && starts_behind(run.n) == run.n)
+            {
                 Some(run) => {
                     run.n = message.n;
                     run.id = message.id.clone();
@@ -237,7 +248,7 @@ impl<S: Store> Engine<S> {
                 unfed.insert(user);
                 continue;
             }
-            self.show_viewers(&user, window, out);
+            self.show_viewers(&user, window, out)?;
             let Some(mut readers) = self.readers.remove(&user) else { continue };
             let mut fed = Ok(true);
             for reader in &mut readers {
@@ -280,7 +291,7 @@ impl<S: Store> Engine<S> {
                 return Ok(true);
             }
             for (seq, row) in rows {
-                if !row.is_for(&reader.device) || self.state.is_silent(&row, self.now.server_secs) {
+                if !row.is_for(&reader.device) || self.state.is_silent(user, &row, self.now.server_secs)? {
                     reader.next = seq + 1;
                     self.note_others(user, reader, seq, row.offset)?;
                     continue;
@@ -382,14 +393,13 @@ impl<S: Store> Engine<S> {
         true
     }
 
-    fn show_viewers(&mut self, user: &UserId, window: &mut Window, out: &mut Released) {
-        let Some(viewers) = self.viewers.get_mut(user) else { return };
-        let now = self.now.server_secs;
+    fn show_viewers(&mut self, user: &UserId, window: &mut Window, out: &mut Released) -> Result<(), StoreError> {
+        let Some(viewers) = self.viewers.get_mut(user) else { return Ok(()) };
         let since = viewers.iter().map(|viewer| viewer.prev).min().unwrap_or_default();
         let unsettled = self.state.user_in_memory(user).into_iter().flat_map(|state| state.rows.range(since + 1..));
-        let silent: BTreeSet<Seq> =
-            unsettled.filter(|(_, row)| self.state.is_silent(row, now)).map(|(seq, _)| *seq).collect();
-        let Some(state) = self.state.user_in_memory_mut(user) else { return };
+        let rows: Vec<(Seq, Row)> = unsettled.map(|(seq, row)| (*seq, row.clone())).collect();
+        let silent = self.state.silent_rows(user, &rows, self.now.server_secs)?;
+        let Some(state) = self.state.user_in_memory_mut(user) else { return Ok(()) };
         for viewer in viewers {
             for (seq, row) in state.rows.range(viewer.prev + 1..) {
                 if !row.is_for(&viewer.device) || silent.contains(seq) {
@@ -403,6 +413,7 @@ impl<S: Store> Engine<S> {
                 state.pushed = state.pushed.max(*seq);
             }
         }
+        Ok(())
     }
 }
 

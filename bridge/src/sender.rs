@@ -167,6 +167,11 @@ impl<S: Store> Engine<S> {
                 return Ok(Err(Refusal::new(Kind::UnknownRecipient, details)));
             }
         };
+        if self.state.is_blocked(user, &recipient)? {
+            let details = format!("to: expected a user who is not blocked, got {recipient}: unblock first");
+            return Ok(Err(Refusal::new(Kind::NotAllowed, details)));
+        }
+        let is_blocked = self.state.is_blocked(&recipient, user)?;
         let chat = ChatKey::new(user, &written.to);
         ruled!(self.inbox_takes(user, &recipient, &chat));
         let referred = match &mut written.reference {
@@ -190,7 +195,10 @@ impl<S: Store> Engine<S> {
             timestamp: self.now.unix_secs,
             body: Arc::from(body),
         });
-        let mut places = vec![self.place(&recipient, None, None, message.bytes())?];
+        let mut places = Vec::new();
+        if !is_blocked {
+            places.push(self.place(&recipient, None, None, message.bytes())?);
+        }
         if recipient != *user && self.state.user(user)?.devices.keys().any(|other| other != device) {
             // The sender's other devices show it too.
             places.push(self.place(user, None, Some(device.clone()), message.bytes())?);
@@ -199,7 +207,11 @@ impl<S: Store> Engine<S> {
         let timestamp = message.timestamp;
         let at = self.now.server_secs;
         let accepted = Accepted { chat: message.chat.clone(), n, timestamp, hash, until: at };
+        let chat = message.chat.clone();
         self.change(Change::Message { message, hash, at, grant, places })?;
+        if is_blocked {
+            self.hide_upto(&chat, &recipient, n)?;
+        }
         for place in users {
             self.keep_lag_bounded(&place)?;
             self.hungry.insert(place);
@@ -389,6 +401,7 @@ impl<S: Store> Engine<S> {
     fn typing(&mut self, user: &UserId, chat: &Chat) -> Result<(), StoreError> {
         if let Chat::Direct(other) = chat
             && other != user
+            && !self.state.is_cut_off(user, other)?
         {
             let tail = entry::typing(user, &Chat::Direct(user.clone()));
             self.live(other, None, &tail);
@@ -406,19 +419,29 @@ impl<S: Store> Engine<S> {
             return Ok(());
         }
         let Some(other) = chat.other(user) else { return Ok(()) };
-        let newest = self.state.newest_of(chat, &other, before, n)?;
+        // No receipt covers what he never had.
+        let shown = match self.state.chat(chat)?.hidden.get(user) {
+            Some(hidden) => hidden.shown(before, n),
+            None => vec![(before, n)],
+        };
+        let mut covered = Vec::new();
+        for (after, upto) in shown {
+            let newest = self.state.newest_of(chat, &other, after, upto)?;
+            covered.extend(newest.map(|(newest, id)| (after, newest, id)));
+        }
         // `read` implies `delivered`: a later acknowledgement says nothing new.
         for tick in [Tick::Delivered, Tick::Read] {
             if self.state.chat(chat)?.mark(user, tick) < n {
                 self.change(Change::Mark { chat: chat.clone(), member: user.clone(), tick, n })?;
             }
         }
-        let Some((newest, id)) = newest else { return Ok(()) };
-        self.receipt(&other, None, Tick::Read, chat, (before, newest), &id, user)?;
         let others = self.state.user(user)?.devices.keys().any(|known| known != device);
-        if others && other != *user {
-            // The own mark, for the other devices.
-            self.receipt(user, Some(device), Tick::Read, chat, (before, newest), &id, user)?;
+        for (after, newest, id) in covered {
+            self.receipt(&other, None, Tick::Read, chat, (after, newest), &id, user)?;
+            if others && other != *user {
+                // The own mark, for the other devices.
+                self.receipt(user, Some(device), Tick::Read, chat, (after, newest), &id, user)?;
+            }
         }
         Ok(())
     }

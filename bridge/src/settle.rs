@@ -91,6 +91,8 @@ struct Touched<'a> {
     media: BTreeSet<&'a MediaId>,
     contacts: BTreeSet<(&'a UserId, &'a UserId)>,
     statuses: BTreeSet<(&'a ChatKey, N)>,
+    blocks: BTreeSet<(&'a UserId, &'a UserId)>,
+    hidden: BTreeSet<(&'a ChatKey, &'a UserId)>,
     accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
     passed: Vec<(&'a UserId, Seq, Seq)>,
@@ -156,6 +158,13 @@ impl<'a> Touched<'a> {
             }
             Change::Contact { user, contact, .. } => {
                 self.contacts.insert((user, contact));
+            }
+            Change::Block { user, other, .. } => {
+                self.blocks.insert((user, other));
+            }
+            Change::Hidden { chat, member, .. } => {
+                self.chats.insert(chat);
+                self.hidden.insert((chat, member));
             }
             Change::StatusGone { chat, n, .. } => {
                 self.statuses.insert((chat, *n));
@@ -251,6 +260,17 @@ impl<S: Store> State<S> {
         for (user, contact) in &touched.contacts {
             let known = self.contact(user, contact)?;
             settlement.contacts.push(((*user).clone(), (*contact).clone(), known));
+        }
+        for (user, other) in &touched.blocks {
+            let since = match self.blocks.get(&((*user).clone(), (*other).clone())) {
+                Some(since) => *since,
+                None => self.store.block(user, other)?,
+            };
+            settlement.blocks.push(((*user).clone(), (*other).clone(), since));
+        }
+        for (chat, member) in &touched.hidden {
+            let hidden = self.chat(chat)?.hidden.get(*member).cloned().unwrap_or_default();
+            settlement.hidden.push(((*chat).clone(), (*member).clone(), hidden));
         }
         for (chat, n) in &touched.statuses {
             let status = self.status(chat, *n)?;

@@ -11,7 +11,9 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
 use crate::change::{Accepted, Account, Change, Item, Message, Place, Revoked, Row, Session, Tick, Webhook};
 use crate::chat_key::ChatKey;
+use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaUse};
+use crate::overlay::Overlay;
 use crate::settle::Purge;
 use crate::status::Status;
 use crate::store::{DeviceRow, InboxPlace, MemberRow, Store, StoreError};
@@ -46,6 +48,10 @@ pub struct User {
     pub stubs: BTreeSet<(DeviceId, Seq)>,
     /// The devices.
     pub devices: BTreeMap<DeviceId, DeviceRow>,
+    /// The user may have blocked somebody: `false` saves the look-up.
+    pub blocks: bool,
+    /// Something may be hidden from the user: likewise.
+    pub hides: bool,
     /// Rows that are not settled and that a device still waits for.
     pub rows: BTreeMap<Seq, Row>,
     pins: u32,
@@ -98,6 +104,8 @@ pub struct Conversation {
     pub last_n: N,
     /// Watermarks of the members that have some.
     pub members: BTreeMap<UserId, MemberRow>,
+    /// What members never had.
+    pub hidden: BTreeMap<UserId, Hidden>,
     /// Senders and ids of the messages that are not settled.
     pub recent: BTreeMap<N, (UserId, MessageId)>,
     pins: u32,
@@ -112,6 +120,12 @@ impl Conversation {
             Tick::Delivered => row.delivered_n,
             Tick::Read => row.read_n,
         }
+    }
+
+    /// Whether a message was hidden from a member.
+    #[must_use]
+    pub fn is_hidden(&self, member: &UserId, n: N) -> bool {
+        self.hidden.get(member).is_some_and(|hidden| hidden.has(n))
     }
 }
 
@@ -135,16 +149,15 @@ pub struct State<S> {
     users: HashMap<UserId, User>,
     chats: HashMap<ChatKey, Conversation>,
     accepted: HashMap<MessageId, Vec<(UserId, Accepted)>>,
-    sessions: HashMap<(UserId, String), (Option<Session>, u32)>,
+    sessions: Overlay<(UserId, String), Option<Session>>,
     kept: HashMap<(UserId, ChatKey, N), Arc<Message>>,
-    /// Accounts that are not settled.
-    accounts: HashMap<UserId, (Account, u32)>,
-    /// Files that are not settled, or not settled as being gone, each with how many changes say so.
-    media: HashMap<MediaId, (Option<MediaFile>, u32)>,
+    accounts: Overlay<UserId, Account>,
+    media: Overlay<MediaId, Option<MediaFile>>,
     /// Who was sent a file by a message that is not settled: once a message.
     pub(crate) media_grants: HashMap<MediaId, Vec<UserId>>,
     pub(crate) contacts: crate::contacts::Unsettled,
     pub(crate) statuses: crate::status::known::Unsettled,
+    pub(crate) blocks: crate::blocks::Unsettled,
 }
 
 impl<S: Store> State<S> {
@@ -164,13 +177,14 @@ impl<S: Store> State<S> {
             users: HashMap::new(),
             chats: HashMap::new(),
             accepted: HashMap::new(),
-            sessions: HashMap::new(),
+            sessions: Overlay::default(),
             kept: HashMap::new(),
-            accounts: HashMap::new(),
-            media: HashMap::new(),
+            accounts: Overlay::default(),
+            media: Overlay::default(),
             media_grants: HashMap::new(),
-            contacts: BTreeMap::new(),
-            statuses: BTreeMap::new(),
+            contacts: Overlay::default(),
+            statuses: Overlay::default(),
+            blocks: Overlay::default(),
         };
         state.reset(log)?;
         Ok(state)
@@ -193,6 +207,7 @@ impl<S: Store> State<S> {
         self.media_grants.clear();
         self.contacts.clear();
         self.statuses.clear();
+        self.blocks.clear();
         self.revoked = self.store.revoked()?.into_iter().collect();
         self.disabled = self.store.disabled()?.into_iter().collect();
         self.webhooks = self.store.webhooks()?.into_iter().map(|(user, device, row)| ((user, device), row)).collect();
@@ -234,6 +249,7 @@ impl<S: Store> State<S> {
                 user.pushed = row.last_seq;
                 user.loaded_seq = row.last_seq;
                 user.devices = self.store.devices(id)?.into_iter().collect();
+                (user.blocks, user.hides) = self.store.has_blocks(id)?;
                 let oldest = self.store.inbox_places(id, 0, Seq::MAX >> 1, 1)?;
                 user.stored = !oldest.is_empty();
                 user.base = oldest.first().map_or((user.settled_seq, user.last_offset), before);
@@ -271,6 +287,9 @@ impl<S: Store> State<S> {
             if let Some(last_n) = self.store.chat(key)? {
                 chat.last_n = last_n;
                 chat.members = self.store.members(key)?.into_iter().collect();
+                for (member, after, upto) in self.store.hidden(key)? {
+                    chat.hidden.entry(member).or_default().add(after, upto);
+                }
             }
             self.chats.insert(key.clone(), chat);
         }
@@ -351,7 +370,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn account(&mut self, user: &UserId) -> Result<Account, StoreError> {
         match self.accounts.get(user) {
-            Some((account, _)) => Ok(account.clone()),
+            Some(account) => Ok(account.clone()),
             None => self.store.account(user),
         }
     }
@@ -362,7 +381,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn session(&mut self, user: &UserId, client_id: &str) -> Result<Option<Session>, StoreError> {
         match self.sessions.get(&(user.clone(), client_id.to_owned())) {
-            Some((session, _)) => Ok(session.clone()),
+            Some(session) => Ok(session.clone()),
             None => self.store.session(user, client_id),
         }
     }
@@ -373,7 +392,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn sessions(&mut self, user: &UserId) -> Result<Vec<(String, Session)>, StoreError> {
         let mut all: BTreeMap<String, Session> = self.store.sessions(user)?.into_iter().collect();
-        for ((owner, client_id), (session, _)) in &self.sessions {
+        for ((owner, client_id), session) in self.sessions.iter() {
             if owner == user {
                 match session {
                     Some(session) => all.insert(client_id.clone(), session.clone()),
@@ -390,7 +409,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn media(&mut self, id: &MediaId) -> Result<Option<MediaFile>, StoreError> {
         match self.media.get(id) {
-            Some((file, _)) => Ok(file.clone()),
+            Some(file) => Ok(file.clone()),
             None => self.store.media(id),
         }
     }
@@ -412,7 +431,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn media_use(&mut self, owner: &UserId) -> Result<MediaUse, StoreError> {
         let mut sum = self.store.media_use(owner)?;
-        for (id, (file, _)) in &self.media {
+        for (id, file) in self.media.iter() {
             let stored = self.store.media(id)?;
             for file in stored.iter().filter(|file| file.owner == *owner) {
                 sum.files = sum.files.saturating_sub(1);
@@ -433,7 +452,7 @@ impl<S: Store> State<S> {
     pub fn find_media(&mut self, user: &UserId, name: &str, limit: usize) -> Result<Vec<MediaFile>, StoreError> {
         let mut ids: BTreeSet<MediaId> =
             self.store.find_media(user, name, limit + self.media.len())?.into_iter().map(|file| file.id).collect();
-        ids.extend(self.media.keys().cloned());
+        ids.extend(self.media.iter().map(|(id, _)| id.clone()));
         ids.extend(self.media_grants.iter().filter(|(_, users)| users.contains(user)).map(|(id, _)| id.clone()));
         let mut found = Vec::new();
         for id in ids {
@@ -456,7 +475,7 @@ impl<S: Store> State<S> {
     pub fn expired_media(&mut self, now: u64, limit: usize) -> Result<Vec<MediaFile>, StoreError> {
         let mut expired = self.store.expired_media(now, limit)?;
         // What was decided since counts.
-        expired.retain(|file| !self.media.contains_key(&file.id));
+        expired.retain(|file| self.media.get(&file.id).is_none());
         Ok(expired)
     }
 
@@ -520,7 +539,7 @@ impl<S: Store> State<S> {
             Change::Message { message, hash, at, grant, places } => {
                 if message.chat.is_status() {
                     let status = Status::new(Arc::clone(message), *at, granted(grant.as_deref()), places);
-                    self.set_status(&message.chat, message.n, Some(Arc::new(status)));
+                    self.statuses.put((message.chat.clone(), message.n), Some(Arc::new(status)));
                 } else if let Some(media) = granted(grant.as_deref()) {
                     let users = places.iter().map(|place| place.user.clone());
                     self.media_grants.entry(media).or_default().extend(users);
@@ -586,8 +605,10 @@ impl<S: Store> State<S> {
             Change::Kept { user, message, until: _ } => {
                 self.kept.insert((user.clone(), message.chat.clone(), message.n), Arc::clone(message));
             }
-            Change::Session { user, client_id, session } => self.set_session(user, client_id, Some(session.clone())),
-            Change::SessionGone { user, client_id } => self.set_session(user, client_id, None),
+            Change::Session { user, client_id, session } => {
+                self.sessions.put((user.clone(), client_id.clone()), Some(session.clone()));
+            }
+            Change::SessionGone { user, client_id } => self.sessions.put((user.clone(), client_id.clone()), None),
             Change::Revoked(revoked) => {
                 self.revoked.insert(revoked.clone());
             }
@@ -607,15 +628,25 @@ impl<S: Store> State<S> {
                     None => self.webhooks.remove(&key),
                 };
             }
-            Change::Media(file) => self.set_media(&file.id, Some(MediaFile::clone(file))),
+            Change::Media(file) => self.media.put(file.id.clone(), Some(MediaFile::clone(file))),
             Change::MediaKept { id, owner: _, until } => {
                 let file = self.media(id)?.map(|file| MediaFile { until: file.until.max(*until), ..file });
-                self.set_media(id, file);
+                self.media.put(id.clone(), file);
             }
-            Change::MediaGone { id, owner: _ } => self.set_media(id, None),
-            Change::Contact { user, contact, known } => self.set_contact(user, contact, known.clone()),
+            Change::MediaGone { id, owner: _ } => self.media.put(id.clone(), None),
+            Change::Contact { user, contact, known } => {
+                self.contacts.put((user.clone(), contact.clone()), known.clone());
+            }
+            Change::Block { user, other, since } => {
+                self.user(user)?.blocks = true;
+                self.blocks.put((user.clone(), other.clone()), *since);
+            }
+            Change::Hidden { chat, member, after, upto } => {
+                self.user(member)?.hides = true;
+                self.chat(chat)?.hidden.entry(member.clone()).or_default().add(*after, *upto);
+            }
             Change::StatusGone { chat, n, places } => {
-                self.set_status(chat, *n, None);
+                self.statuses.put((chat.clone(), *n), None);
                 for (user, seq) in places {
                     // Who is not in memory has nothing that is not settled.
                     if let Some(user) = self.users.get_mut(user) {
@@ -628,21 +659,10 @@ impl<S: Store> State<S> {
     }
 
     fn change_account(&mut self, user: &UserId, change: impl FnOnce(&mut Account)) -> Result<(), StoreError> {
-        let account = self.account(user)?;
-        let slot = self.accounts.entry(user.clone()).or_insert((account, 0));
-        change(&mut slot.0);
-        slot.1 += 1;
+        let mut account = self.account(user)?;
+        change(&mut account);
+        self.accounts.put(user.clone(), account);
         Ok(())
-    }
-
-    fn set_session(&mut self, user: &UserId, client_id: &str, session: Option<Session>) {
-        let slot = self.sessions.entry((user.clone(), client_id.to_owned())).or_insert((None, 0));
-        *slot = (session, slot.1 + 1);
-    }
-
-    fn set_media(&mut self, id: &MediaId, file: Option<MediaFile>) {
-        let slot = self.media.entry(id.clone()).or_insert((None, 0));
-        *slot = (file, slot.1 + 1);
     }
 
     fn pin(&mut self, change: &Change) -> Result<(), StoreError> {
@@ -671,7 +691,7 @@ impl<S: Store> State<S> {
         match change {
             Change::Message { message, grant, places, .. } => {
                 if message.chat.is_status() {
-                    self.unpin_status(&message.chat, message.n);
+                    self.statuses.unpin(&(message.chat.clone(), message.n));
                 } else {
                     self.unpin_grants(grant.as_deref(), places);
                 }
@@ -683,54 +703,18 @@ impl<S: Store> State<S> {
                 }
             }
             Change::Session { user, client_id, .. } | Change::SessionGone { user, client_id } => {
-                let key = (user.clone(), client_id.clone());
-                if let Some((_, pins)) = self.sessions.get_mut(&key) {
-                    *pins -= 1;
-                    if *pins == 0 {
-                        self.sessions.remove(&key);
-                    }
-                }
+                self.sessions.unpin(&(user.clone(), client_id.clone()));
             }
-            Change::Password { user, .. } | Change::Disabled { user, .. } => {
-                if let Some((_, pins)) = self.accounts.get_mut(user) {
-                    *pins -= 1;
-                    if *pins == 0 {
-                        self.accounts.remove(user);
-                    }
-                }
-            }
+            Change::Password { user, .. } | Change::Disabled { user, .. } => self.accounts.unpin(user),
             Change::Kept { user, message, .. } => {
                 self.kept.remove(&(user.clone(), message.chat.clone(), message.n));
             }
-            Change::Media(file) => self.unpin_media(&file.id),
-            Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => self.unpin_media(id),
-            Change::Contact { user, contact, .. } => self.unpin_contact(user, contact),
-            Change::StatusGone { chat, n, .. } => self.unpin_status(chat, *n),
+            Change::Media(file) => self.media.unpin(&file.id),
+            Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => self.media.unpin(id),
+            Change::Contact { user, contact, .. } => self.contacts.unpin(&(user.clone(), contact.clone())),
+            Change::Block { user, other, .. } => self.blocks.unpin(&(user.clone(), other.clone())),
+            Change::StatusGone { chat, n, .. } => self.statuses.unpin(&(chat.clone(), *n)),
             _ => {}
-        }
-    }
-
-    fn set_status(&mut self, chat: &ChatKey, n: N, status: Option<Arc<Status>>) {
-        let slot = self.statuses.entry((chat.clone(), n)).or_insert((None, 0));
-        *slot = (status, slot.1 + 1);
-    }
-
-    fn unpin_status(&mut self, chat: &ChatKey, n: N) {
-        let key = (chat.clone(), n);
-        if let Some((_, pins)) = self.statuses.get_mut(&key) {
-            *pins -= 1;
-            if *pins == 0 {
-                self.statuses.remove(&key);
-            }
-        }
-    }
-
-    fn unpin_media(&mut self, id: &MediaId) {
-        if let Some((_, pins)) = self.media.get_mut(id) {
-            *pins -= 1;
-            if *pins == 0 {
-                self.media.remove(id);
-            }
         }
     }
 
@@ -781,7 +765,9 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Merged { user, .. }
         | Change::Cursor { user, .. }
         | Change::Skipped { user, .. }
+        | Change::Block { user, .. }
         | Change::Dropped { user, .. } => vec![user],
+        Change::Hidden { member, .. } => vec![member],
         Change::Mark { .. }
         | Change::Kept { .. }
         | Change::Session { .. }
@@ -801,7 +787,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
 fn chat_of(change: &Change) -> Option<&ChatKey> {
     match change {
         Change::Message { message, .. } => Some(&message.chat),
-        Change::Mark { chat, .. } => Some(chat),
+        Change::Mark { chat, .. } | Change::Hidden { chat, .. } => Some(chat),
         _ => None,
     }
 }

@@ -138,7 +138,11 @@ impl<S: Store> Engine<S> {
         let item = |now| Item::Deleted(Deleted { poster: user.clone(), n: accepted.n, id: id.clone(), timestamp: now });
         let mut told = Vec::new();
         for (viewer, seq) in status.audience() {
-            let has = self.state.chat(&chat)?.mark(viewer, Tick::Delivered) >= accepted.n;
+            let known = self.state.chat(&chat)?;
+            if known.is_hidden(viewer, accepted.n) {
+                continue;
+            }
+            let has = known.mark(viewer, Tick::Delivered) >= accepted.n;
             // What was sent and not acknowledged may be there all the same.
             if has || self.state.user(viewer)?.pushed >= seq {
                 told.push(viewer.clone());
@@ -195,7 +199,7 @@ impl<S: Store> Engine<S> {
         Ok(is_full && places > 0)
     }
 
-    /// What `user` was given of a poster's statuses that are shown, with `after < n <= upto`, oldest first.
+    /// What is shown to `user` of a poster's statuses, with `after < n <= upto`, oldest first.
     pub(crate) fn given_statuses(
         &mut self,
         user: &UserId,
@@ -208,7 +212,7 @@ impl<S: Store> Engine<S> {
             if n > after
                 && n <= upto
                 && let Some(status) = self.state.status(chat, n)?
-                && status.is_for(user)
+                && self.state.is_shown(user, &status, self.now.server_secs)?
             {
                 given.push(status);
             }
@@ -263,7 +267,8 @@ impl<S: Store> Engine<S> {
         Ok(Err(Refusal::new(Kind::InvalidValue, details)))
     }
 
-    /// Whether `user` was given a status, and it is still shown.
+    /// Whether `user` was given a status, and its time is not over. A block since makes no difference: nobody can tell one by what he may
+    /// answer to or mark as read.
     pub(crate) fn is_given(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<bool, StoreError> {
         let status = self.state.status(chat, n)?;
         Ok(status.is_some_and(|status| status.until > self.now.server_secs && status.is_for(user)))

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod background;
+mod blocks;
 mod contacts;
 pub mod loss;
 mod mark;
@@ -25,6 +26,7 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 use crate::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 use crate::status::Status;
 
@@ -178,6 +180,10 @@ pub struct Settlement {
     pub grants: Vec<MediaGrant>,
     /// Contacts, by whose they are.
     pub contacts: Vec<(UserId, UserId, Option<Contact>)>,
+    /// Blocks, by who blocks and who is blocked: since which Unix second.
+    pub blocks: Vec<(UserId, UserId, Option<u64>)>,
+    /// All that is hidden from a member of a conversation.
+    pub hidden: Vec<(ChatKey, UserId, Hidden)>,
     /// Statuses. A body goes with its status, or with the last row that points to it.
     pub statuses: Vec<(ChatKey, N, Option<Arc<Status>>)>,
     /// Revocations.
@@ -374,6 +380,31 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn contacts_count(&mut self, user: &UserId) -> Result<u64, StoreError>;
+
+    /// Since which Unix second `user` has blocked `other`, if he has.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn block(&mut self, user: &UserId, other: &UserId) -> Result<Option<u64>, StoreError>;
+
+    /// Whom a user has blocked, behind a name, in order, at most `limit`; each with the Unix second of the block.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn blocks(&mut self, user: &UserId, after: Option<&UserId>, limit: usize)
+    -> Result<Vec<(UserId, u64)>, StoreError>;
+
+    /// Whether a user has blocked anybody, and whether anything is hidden from him.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn has_blocks(&mut self, user: &UserId) -> Result<(bool, bool), StoreError>;
+
+    /// What is hidden in a conversation, from whom: `after < n <= upto`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn hidden(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, N, N)>, StoreError>;
 
     /// A status, if it is kept.
     ///

@@ -98,7 +98,7 @@ impl<S: Store> Engine<S> {
         let mut listed = Vec::new();
         for n in self.state.live_statuses(&chat, now.server_secs)?.into_iter().filter(|n| *n > after) {
             let Some(status) = self.state.status(&chat, n)? else { continue };
-            if user != from && !status.is_for(user) {
+            if user != from && !self.state.is_shown(user, &status, now.server_secs)? {
                 continue;
             }
             if listed.len() == STATUSES_A_PAGE {
@@ -114,7 +114,8 @@ impl<S: Store> Engine<S> {
 
     fn counts(&mut self, status: &Status) -> Result<(usize, usize, usize), StoreError> {
         let (n, chat) = (status.message.n, self.state.chat(&status.message.chat)?);
-        let had = |tick| status.audience().filter(|(user, _)| chat.mark(user, tick) >= n).count();
+        let had =
+            |tick| status.audience().filter(|(user, _)| chat.mark(user, tick) >= n && !chat.is_hidden(user, n)).count();
         Ok((status.audience().count(), had(Tick::Delivered), had(Tick::Read)))
     }
 
@@ -134,7 +135,8 @@ impl<S: Store> Engine<S> {
         let marks = self.state.chat(&chat)?;
         let has = |user: &UserId| {
             let ticks = [Tick::Read, Tick::Delivered];
-            ticks.into_iter().find(|tick| marks.mark(user, *tick) >= accepted.n)
+            let had = |tick: &Tick| marks.mark(user, *tick) >= accepted.n && !marks.is_hidden(user, accepted.n);
+            ticks.into_iter().find(had)
         };
         let behind = status.audience().map(|(user, _)| user).filter(|user| after.as_ref().is_none_or(|a| *user > a));
         let mut viewers: Vec<(UserId, Tick)> =

@@ -1,21 +1,22 @@
 //! What the loop knows of statuses: those that are not settled from memory, the others from the store by their keys.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use natter_protocol::{MediaId, N, UserId};
+use natter_protocol::{MediaId, N, Seq, UserId};
 
 use super::{STATUS_SECS, Status};
-use crate::change::{Item, Row};
+use crate::change::{Item, Message, Row};
 use crate::chat_key::ChatKey;
+use crate::overlay::Overlay;
 use crate::state::State;
 use crate::store::{Store, StoreError};
 
 /// Statuses with the same file that are looked through for one reader: the newest.
 const WITH_MEDIA_MAX: usize = 100;
 
-/// Statuses that are not settled, or not settled as being gone, each with how many changes say so.
-pub(crate) type Unsettled = BTreeMap<(ChatKey, N), (Option<Arc<Status>>, u32)>;
+/// Statuses that are not settled, or not settled as being gone.
+pub(crate) type Unsettled = Overlay<(ChatKey, N), Option<Arc<Status>>>;
 
 impl<S: Store> State<S> {
     /// A status, if it is kept; it may be over.
@@ -24,7 +25,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Arc<Status>>, StoreError> {
         match self.statuses.get(&(chat.clone(), n)) {
-            Some((status, _)) => Ok(status.clone()),
+            Some(status) => Ok(status.clone()),
             None => Ok(self.store.status(chat, n)?.map(Arc::new)),
         }
     }
@@ -36,7 +37,7 @@ impl<S: Store> State<S> {
     pub fn live_statuses(&mut self, chat: &ChatKey, now: u64) -> Result<Vec<N>, StoreError> {
         let stored = self.store.status_times(chat)?;
         let mut live: BTreeSet<N> = stored.into_iter().filter(|(_, until)| *until > now).map(|(n, _)| n).collect();
-        for ((_, n), (status, _)) in self.statuses.range((chat.clone(), 0)..=(chat.clone(), N::MAX)) {
+        for ((_, n), status) in self.statuses.range((chat.clone(), 0)..=(chat.clone(), N::MAX)) {
             match status {
                 Some(status) if status.until > now => live.insert(*n),
                 _ => live.remove(n),
@@ -56,7 +57,7 @@ impl<S: Store> State<S> {
     fn statuses_with(&mut self, media: &MediaId) -> Result<Vec<Arc<Status>>, StoreError> {
         let mut keys: BTreeSet<(ChatKey, N)> = self.store.statuses_with(media, WITH_MEDIA_MAX)?.into_iter().collect();
         let is_with = |status: &Option<Arc<Status>>| status.as_ref().is_some_and(|s| s.media.as_ref() == Some(media));
-        keys.extend(self.statuses.iter().filter(|(_, (status, _))| is_with(status)).map(|(key, _)| key.clone()));
+        keys.extend(self.statuses.iter().filter(|(_, status)| is_with(status)).map(|(key, _)| key.clone()));
         let mut found = Vec::new();
         for (chat, n) in keys {
             found.extend(self.status(&chat, n)?);
@@ -77,7 +78,12 @@ impl<S: Store> State<S> {
     /// # Errors
     /// When the store cannot be read.
     pub fn has_status_grant(&mut self, user: &UserId, media: &MediaId, now: u64) -> Result<bool, StoreError> {
-        Ok(self.statuses_with(media)?.iter().any(|status| status.until > now && status.is_for(user)))
+        for status in self.statuses_with(media)? {
+            if self.is_shown(user, &status, now)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether somebody but its owner was sent a file, in a message.
@@ -92,15 +98,45 @@ impl<S: Store> State<S> {
         self.store.is_media_shared(id, owner)
     }
 
-    /// Whether an inbox row says nothing to anybody any more: a status that is over, though the sweep has not come by, or that was taken back
-    /// a moment ago.
-    #[must_use]
-    pub fn is_silent(&self, row: &Row, now: u64) -> bool {
-        let Item::Message(message) = &row.item else { return false };
-        if !message.chat.is_status() {
-            return false;
+    /// Whether an inbox row of `user` says nothing to any device of his: a message that was hidden from him, a status that is over, though
+    /// the sweep has not come by, or one that was taken back a moment ago. Whatever reads rows passes it, without a word to anybody.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_silent(&mut self, user: &UserId, row: &Row, now: u64) -> Result<bool, StoreError> {
+        let Item::Message(message) = &row.item else { return Ok(false) };
+        if message.from != *user && self.user(user)?.hides && self.chat(&message.chat)?.is_hidden(user, message.n) {
+            return Ok(true);
         }
-        let is_gone = matches!(self.statuses.get(&(message.chat.clone(), message.n)), Some((None, _)));
-        is_gone || row.at.saturating_add(STATUS_SECS) <= now
+        if !message.chat.is_status() {
+            return Ok(false);
+        }
+        let is_gone = matches!(self.statuses.get(&(message.chat.clone(), message.n)), Some(None));
+        Ok(is_gone || row.at.saturating_add(STATUS_SECS) <= now)
+    }
+    /// The positions of those rows that say nothing: [`State::is_silent`].
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn silent_rows(&mut self, user: &UserId, rows: &[(Seq, Row)], now: u64) -> Result<BTreeSet<Seq>, StoreError> {
+        let mut silent = BTreeSet::new();
+        for (seq, row) in rows {
+            if self.is_silent(user, row, now)? {
+                silent.insert(*seq);
+            }
+        }
+        Ok(silent)
+    }
+
+    /// Whether a status is shown to `user` at a server second: he was given it, and neither has blocked the other, then or since.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_shown(&mut self, user: &UserId, status: &Status, now: u64) -> Result<bool, StoreError> {
+        let Message { chat, n, from, .. } = &*status.message;
+        Ok(status.until > now
+            && status.is_for(user)
+            && !self.chat(chat)?.is_hidden(user, *n)
+            && !self.is_cut_off(user, from)?)
     }
 }

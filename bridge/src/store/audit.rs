@@ -51,7 +51,7 @@ struct Rule {
     breaks: &'static str,
 }
 
-const RULES: [Rule; 21] = [
+const RULES: [Rule; 23] = [
     Rule {
         name: "an inbox row points to a message or carries an item",
         since_version: 1,
@@ -172,6 +172,21 @@ const RULES: [Rule; 21] = [
         since_version: 6,
         breaks: "SELECT chat || '/' || n FROM statuses s WHERE typeof(audience) != 'blob'
                  OR NOT EXISTS (SELECT 1 FROM messages m WHERE m.chat = s.chat AND m.n = s.n AND s.chat = 's:' || m.sender)",
+    },
+    Rule {
+        name: "a block and who is blocked are users",
+        since_version: 8,
+        breaks: "SELECT user || ' ' || other FROM blocks b WHERE user = other
+                 OR NOT EXISTS (SELECT 1 FROM users u WHERE u.name = b.user)
+                 OR NOT EXISTS (SELECT 1 FROM users u WHERE u.name = b.other)",
+    },
+    Rule {
+        name: "what is hidden lies within the chat, no part of it twice",
+        since_version: 8,
+        breaks: "SELECT user || ' ' || chat || '/' || after FROM hidden h WHERE after < 0 OR after >= upto
+                 OR NOT EXISTS (SELECT 1 FROM chats c WHERE c.chat = h.chat AND c.last_n >= h.upto)
+                 OR EXISTS (SELECT 1 FROM hidden o WHERE o.user = h.user AND o.chat = h.chat
+                            AND o.after > h.after AND o.after <= h.upto)",
     },
 ];
 

@@ -9,6 +9,7 @@ use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Stor
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 use crate::status::Status;
 
@@ -32,6 +33,8 @@ pub struct Memory {
     grants: BTreeSet<MediaGrant>,
     contacts: BTreeMap<(UserId, UserId), Contact>,
     statuses: BTreeMap<(ChatKey, N), Status>,
+    blocks: BTreeMap<(UserId, UserId), u64>,
+    hidden: BTreeMap<(ChatKey, UserId), Hidden>,
     revoked: Vec<Revoked>,
     accounts: BTreeMap<UserId, Account>,
     webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
@@ -175,6 +178,16 @@ impl Store for Memory {
                 Some(session) => self.sessions.insert(key, session.clone()),
                 None => self.sessions.remove(&key),
             };
+        }
+        for (user, other, since) in &settlement.blocks {
+            let key = (user.clone(), other.clone());
+            match since {
+                Some(since) => self.blocks.insert(key, *since),
+                None => self.blocks.remove(&key),
+            };
+        }
+        for (chat, user, hidden) in &settlement.hidden {
+            self.hidden.insert((chat.clone(), user.clone()), hidden.clone());
         }
         for (id, file) in &settlement.media {
             match file {
@@ -349,6 +362,29 @@ impl Store for Memory {
 
     fn contacts_count(&mut self, user: &UserId) -> Result<u64, StoreError> {
         Ok(self.contacts.keys().filter(|(of, _)| of == user).count() as u64)
+    }
+
+    fn block(&mut self, user: &UserId, other: &UserId) -> Result<Option<u64>, StoreError> {
+        Ok(self.blocks.get(&(user.clone(), other.clone())).copied())
+    }
+
+    fn blocks(
+        &mut self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, u64)>, StoreError> {
+        let mine = self.blocks.iter().filter(|((of, other), _)| of == user && after.is_none_or(|after| other > after));
+        Ok(mine.take(limit).map(|((_, other), since)| (other.clone(), *since)).collect())
+    }
+
+    fn has_blocks(&mut self, user: &UserId) -> Result<(bool, bool), StoreError> {
+        Ok((self.blocks.keys().any(|(of, _)| of == user), self.hidden.keys().any(|(_, of)| of == user)))
+    }
+
+    fn hidden(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, N, N)>, StoreError> {
+        let of_chat = self.hidden.iter().filter(|((of, _), _)| of == chat);
+        Ok(of_chat.flat_map(|((_, user), all)| all.ranges().iter().map(|(a, b)| (user.clone(), *a, *b))).collect())
     }
 
     fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {

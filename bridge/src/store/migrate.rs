@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// What makes version 1 of an empty file, version 2 of version 1, and so on.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
@@ -16,6 +16,7 @@ const STEPS: [&str; 7] = [
     include_str!("schema_5.sql"),
     include_str!("schema_6.sql"),
     include_str!("schema_7.sql"),
+    include_str!("schema_8.sql"),
 ];
 
 /// Brings the schema to the version this program writes.
@@ -126,7 +127,16 @@ mod tests {
         let (version, found) = contents(&connection);
         assert!((1..=NEWEST).contains(&version), "{when}: version {version}");
         assert_eq!(found, rows, "{when}");
-        for (table, since) in [("kept", 2), ("accounts", 3), ("media", 4), ("contacts", 5), ("statuses", 6)] {
+        let tables = [
+            ("kept", 2),
+            ("accounts", 3),
+            ("media", 4),
+            ("contacts", 5),
+            ("statuses", 6),
+            ("blocks", 8),
+            ("hidden", 8),
+        ];
+        for (table, since) in tables {
             let is_there = connection.prepare(&format!("SELECT * FROM {table}")).is_ok();
             assert_eq!(is_there, version >= since, "{when}: version {version}, and {table}: {is_there}");
         }

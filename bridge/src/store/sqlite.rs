@@ -11,6 +11,7 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
 
+use super::blocks;
 use super::contacts;
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
@@ -573,6 +574,27 @@ impl Store for Sqlite {
         contacts::count(&self.connection, user)
     }
 
+    fn block(&mut self, user: &UserId, other: &UserId) -> Result<Option<u64>, StoreError> {
+        blocks::one(&self.connection, user, other)
+    }
+
+    fn blocks(
+        &mut self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, u64)>, StoreError> {
+        blocks::page(&self.connection, user, after, limit)
+    }
+
+    fn has_blocks(&mut self, user: &UserId) -> Result<(bool, bool), StoreError> {
+        blocks::has(&self.connection, user)
+    }
+
+    fn hidden(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, N, N)>, StoreError> {
+        blocks::hidden(&self.connection, chat)
+    }
+
     fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {
         status::one(&self.connection, chat, n)
     }
@@ -749,6 +771,7 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
     }
     write_kept(t, &settlement.kept)?;
     contacts::settle(t, settlement)?;
+    blocks::settle(t, settlement)?;
     status::settle(t, settlement)?;
     for (user, seq) in &settlement.gone {
         let place: Option<(Option<String>, Option<i64>)> = t

@@ -75,6 +75,10 @@ impl Store for Fragile {
         contact(user: &UserId, contact: &UserId) -> Result<Option<Contact>, StoreError>;
         contacts(user: &UserId, after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, Contact)>, StoreError>;
         contacts_count(user: &UserId) -> Result<u64, StoreError>;
+        block(user: &UserId, other: &UserId) -> Result<Option<u64>, StoreError>;
+        blocks(user: &UserId, after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, u64)>, StoreError>;
+        has_blocks(user: &UserId) -> Result<(bool, bool), StoreError>;
+        hidden(chat: &ChatKey) -> Result<Vec<(UserId, N, N)>, StoreError>;
         status(chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError>;
         status_times(chat: &ChatKey) -> Result<Vec<(N, u64)>, StoreError>;
         statuses_over(now: u64, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
