@@ -165,6 +165,9 @@ fn of_alice(name: &str, media: &str) -> Option<(String, Value)> {
         "GET /v{version}/{user}" | "DELETE /v{version}/{user}" => (cloud.as_str(), json!({})),
         "GET /v1/status/{id}/viewers" => ("/v1/status/hers/viewers", json!({})),
         "DELETE /v1/status/{id}" => ("/v1/status/hers", json!({})),
+        "GET /v{version}/{user}/block_users"
+        | "POST /v{version}/{user}/block_users"
+        | "DELETE /v{version}/{user}/block_users" => ("/v24.0/alice/block_users", json!({"block_users": []})),
         "POST /v{version}/{user}/media" => ("/v24.0/alice/media", json!({})),
         "POST /v{version}/{user}" => ("/v24.0/alice", json!({"webhook_configuration": {"override_callback_uri": ""}})),
         "POST /v{version}/{user}/subscribed_apps" => ("/v24.0/alice/subscribed_apps", json!({})),
@@ -184,6 +187,9 @@ fn of_alice(name: &str, media: &str) -> Option<(String, Value)> {
         | "GET /v1/contacts"
         | "PUT /v1/contacts/{user}"
         | "DELETE /v1/contacts/{user}"
+        | "GET /v1/blocks"
+        | "PUT /v1/blocks/{user}"
+        | "DELETE /v1/blocks/{user}"
         | "POST /v1/status"
         | "GET /v1/status"
         | "GET /v1/configs/templates"

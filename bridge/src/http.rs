@@ -4,12 +4,13 @@
 //! - `problem` an error, as RFC 9457 · `shape` the same in WhatsApp's words, on WhatsApp's paths
 //! - `messages` the mission's calls · `whatsapp` the on-premises and Cloud API's · `send` what all ways of sending share
 //! - `liberal` bodies as real clients write them (pure) · `inline` a message in multipart · `extract` queries, paths, bodies
-//! - `status` what is shown for a day
+//! - `contacts` whom a user knows · `blocks` whom he does not hear · `status` what is shown for a day
 //! - `media` files · `form` bodies that carry one · `link` files that lie elsewhere
 //! - `document` `/openapi.json`, made from the routes, and a page that shows it
 //!
 //! Routes are added with `routes!` of utoipa-axum only, so what is served and what is documented are one list.
 
+mod blocks;
 mod caller;
 mod contacts;
 mod document;
@@ -91,7 +92,8 @@ pub fn router(api: Api, more: Routes) -> Router {
         .merge(whatsapp::routes())
         .merge(media::with_token())
         .merge(status::routes())
-        .merge(contacts::routes());
+        .merge(contacts::routes())
+        .merge(blocks::routes());
     let with_token = own.with_state(api.clone()).merge(more.with_token);
     let (with_token, protected) = with_token.split_for_parts();
     let open = OpenApiRouter::new().merge(media::open()).with_state(api.clone()).merge(more.open);

@@ -169,9 +169,8 @@ impl<S: Store> Engine<S> {
                 // What lies between went to others.
                 after = message.n - 1;
             }
-            let hidden = chat.hidden.get(member);
-            let starts_behind = |after: N| hidden.map_or(after, |hidden| hidden.start(after, message.n));
-            after = starts_behind(after);
+            // What was not delivered at a block is hidden, so nothing hidden lies between two of one run.
+            after = chat.hidden.get(member).map_or(after, |hidden| hidden.start(after, message.n));
             if !taken {
                 // Nothing before it may be covered by what comes behind it.
                 closed = runs.len();
@@ -179,12 +178,7 @@ impl<S: Store> Engine<S> {
             }
             let open = runs.get_mut(closed..).into_iter().flatten();
             let same = |run: &&mut Run| run.chat == message.chat && run.from == message.from;
-            match open
-                .into_iter()
-                .rev()
-                .find(same)
-                .filter(|run| (!is_status || run.n == after) && starts_behind(run.n) == run.n)
-            {
+            match open.into_iter().rev().find(same).filter(|run| !is_status || run.n == after) {
                 Some(run) => {
                     run.n = message.n;
                     run.id = message.id.clone();

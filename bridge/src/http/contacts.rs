@@ -118,6 +118,6 @@ async fn remove(State(api): State<Api>, caller: Caller, Names(user): Names<Strin
     Ok(Json(Success::YES))
 }
 
-fn named(parameter: &str, name: &str) -> Result<UserId, Problem> {
+pub(super) fn named(parameter: &str, name: &str) -> Result<UserId, Problem> {
     liberal::user(name).map_err(|refusal| Problem::from(refusal).within(parameter))
 }
