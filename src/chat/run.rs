@@ -313,7 +313,8 @@ async fn send_file(hands: &Hands, chat: String, path: &str) -> Result<(), MediaE
     let _gone = hands.msgs.send(Msg::Transfer { what: what.clone(), percent: None }).await;
     let file = uploaded?;
     let kind = file.kind.unwrap_or(MediaKind::Document).as_str();
-    let mut object = json!({"id": file.id.as_str()});
+    // The size is for the own screen: what the others see of it, the server writes.
+    let mut object = json!({"id": file.id.as_str(), "file_size": file.file_size});
     if kind == "document" {
         object["filename"] = what.into();
     }
