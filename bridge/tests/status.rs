@@ -483,3 +483,29 @@ fn a_viewer_at_qos_0_and_a_lagging_device_are_told_nothing_of_what_is_over() {
     let (_bob, told) = world.device("bob", "phone");
     assert!(told.is_empty(), "{told:?}");
 }
+
+#[test]
+fn a_crowded_inbox_tells_of_no_status_that_is_over_when_its_oldest_entries_go() {
+    let limits = Limits { inbox: Amount { entries: 4, bytes: 1 << 20 }, ..Limits::default() };
+    let mut world = World::with_limits(&["alice", "bob"], limits);
+    befriend(&mut world, &["alice", "bob"]);
+    let (bob, _) = world.device("bob", "phone");
+    world.publish("bob", "phone", bob, &text("m1", "alice", "one"));
+    world.publish("bob", "phone", bob, &text("m2", "alice", "two"));
+    world.close("bob", bob);
+    for n in 0..5 {
+        post(&mut world, "alice", &format!("s{n}"));
+    }
+    world.now.server_secs += STATUS_SECS;
+    // Four receipts beside the four statuses that found room: too much, before the sweep has come by.
+    let (alice, mine) = world.device("alice", "phone");
+    assert_eq!(kinds(&mine), ["m1", "m2"]);
+    for n in [1, 2] {
+        world.ack("alice", alice, n);
+        world.publish("alice", "phone", alice, &json!({"status": "read", "chat": "bob", "n": n}));
+    }
+    let (_bob, told) = world.device("bob", "phone");
+    let gaps: Vec<_> = told.iter().filter(|entry| entry["type"] == "gap").collect();
+    assert_eq!(gaps.len(), 1, "{told:?}");
+    assert_eq!((&gaps[0]["from"], &gaps[0]["to"]), (&json!(5), &json!(8)), "not the statuses before them: {told:?}");
+}
