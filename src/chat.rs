@@ -21,8 +21,10 @@ use natter_protocol::{DeviceId, UserId};
 
 /// What `natter chat` can be told.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Type a line and press Enter to send it; /help lists the commands. Tab and Shift-Tab go from chat to chat, PageUp and \
-    PageDown through a long one, Ctrl-C leaves. Messages are kept in a file, and what is written without a connection is sent later.")]
+#[command(
+    after_help = "Type a line and press Enter to send it; /help lists the commands. Tab and Shift-Tab go from chat to chat, PageUp and \
+    PageDown through a long one, Ctrl-C leaves. Messages are kept in a file, and what is written without a connection is sent later."
+)]
 pub(crate) struct Options {
     /// Who you are
     #[arg(long)]

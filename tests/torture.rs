@@ -35,12 +35,27 @@ fn nothing_acknowledged_is_lost_whatever_is_killed_paused_or_cut() {
 #[test]
 fn clients_of_the_sdk_lose_double_and_reorder_nothing_either() {
     let output = Command::new(env!("CARGO_BIN_EXE_natter"))
-        .args(["torture", "--seconds", "10", "--kills", "4", "--pairs", "2", "--devices", "3", "--sdk", "2", "--seed", "2"])
+        .args([
+            "torture",
+            "--seconds",
+            "10",
+            "--kills",
+            "4",
+            "--pairs",
+            "2",
+            "--devices",
+            "3",
+            "--sdk",
+            "2",
+            "--seed",
+            "2",
+        ])
         .output()
         .unwrap();
     let (line, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{line}{log}");
-    for name in ["lost", "duplicated", "reordered", "false_receipts", "repeated_receipts", "gaps", "phantoms", "stuck"] {
+    for name in ["lost", "duplicated", "reordered", "false_receipts", "repeated_receipts", "gaps", "phantoms", "stuck"]
+    {
         assert_eq!(number(&line, name), 0, "{line}{log}");
     }
     for name in ["acked", "client_kills"] {

@@ -18,7 +18,8 @@ pub(super) enum Command {
 }
 
 /// What `/help` says.
-pub(super) const HELP: &str = "/chat NAME · /send PATH · /save NUMBER [PATH] · /status TEXT · /quit · // begins a line with a slash";
+pub(super) const HELP: &str =
+    "/chat NAME · /send PATH · /save NUMBER [PATH] · /status TEXT · /quit · // begins a line with a slash";
 
 impl Command {
     /// Reads a line; `None` for an empty one.
@@ -36,7 +37,9 @@ impl Command {
         }
         let (word, argument) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         let argument = argument.trim();
-        let given = |what: &str| if argument.is_empty() { Err(format!("/{word}: expected {what}")) } else { Ok(argument.to_owned()) };
+        let given = |what: &str| {
+            if argument.is_empty() { Err(format!("/{word}: expected {what}")) } else { Ok(argument.to_owned()) }
+        };
         Ok(Some(match word {
             "send" => Self::Send(given("the path of a file")?),
             "save" => {

@@ -244,7 +244,9 @@ mod tests {
     #[test]
     fn every_type_shows_something() {
         let shown = |content: Value| body(content.as_object().unwrap());
-        let file = shown(json!({"type": "document", "document": {"id": "1234567890123456", "filename": "a.txt", "file_size": 5}}));
+        let file = shown(
+            json!({"type": "document", "document": {"id": "1234567890123456", "filename": "a.txt", "file_size": 5}}),
+        );
         assert!(matches!(file, Body::File { what, file, .. } if what == "a.txt" && file.file_size == Some(5)));
         assert_eq!(shown(json!({"type": "reaction", "reaction": {"emoji": "👍"}})), Body::Other("reacted 👍".into()));
         let contacts = json!({"type": "contacts", "contacts": [{"name": {"formatted_name": "Ann"}}]});

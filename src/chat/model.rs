@@ -33,7 +33,11 @@ pub(super) enum Tick {
 pub(super) enum Body {
     Text(String),
     /// A file, and the words under it.
-    File { what: String, caption: String, file: MediaRef },
+    File {
+        what: String,
+        caption: String,
+        file: MediaRef,
+    },
     /// Anything else, in a few words.
     Other(String),
 }
@@ -105,18 +109,45 @@ pub(super) enum Msg {
     Quit,
     Link(Link),
     /// A message arrived, or an own one is on the disk now.
-    Line { chat: String, line: Line },
+    Line {
+        chat: String,
+        line: Line,
+    },
     /// An own message is so far.
-    Tick { id: String, n: Option<u64>, tick: Tick },
+    Tick {
+        id: String,
+        n: Option<u64>,
+        tick: Tick,
+    },
     /// The messages of this user in the chat up to `n` are so far.
-    Upto { chat: String, after: u64, n: u64, tick: Tick },
+    Upto {
+        chat: String,
+        after: u64,
+        n: u64,
+        tick: Tick,
+    },
     /// The user read this chat on another device.
-    ReadElsewhere { chat: String, n: u64 },
-    Typing { chat: String, who: String },
-    Presence { who: String, presence: Presence },
-    Gone { chat: String, id: String },
+    ReadElsewhere {
+        chat: String,
+        n: u64,
+    },
+    Typing {
+        chat: String,
+        who: String,
+    },
+    Presence {
+        who: String,
+        presence: Presence,
+    },
+    Gone {
+        chat: String,
+        id: String,
+    },
     /// A file is on its way: `None` when it is there.
-    Transfer { what: String, percent: Option<u8> },
+    Transfer {
+        what: String,
+        percent: Option<u8>,
+    },
     /// Something to say once.
     Notice(String),
     Time,
@@ -201,7 +232,9 @@ impl Model {
                 self.input.press(key);
                 return self.typing(now);
             }
-            Msg::Paste(text) => harmless(&text).chars().for_each(|c| self.input.press(Key::Char(if c == '\n' { ' ' } else { c }))),
+            Msg::Paste(text) => {
+                harmless(&text).chars().for_each(|c| self.input.press(Key::Char(if c == '\n' { ' ' } else { c })))
+            }
             Msg::Enter => return self.enter(),
             Msg::Escape => drop(self.input.take()),
             Msg::Turn(forward) => {
@@ -222,12 +255,15 @@ impl Model {
             }
             Msg::Upto { chat, after, n, tick } => {
                 let lines = self.chats.iter_mut().filter(|known| known.name == chat).flat_map(|chat| &mut chat.lines);
-                lines.filter(|line| line.n.is_some_and(|number| after < number && number <= n)).for_each(|line| raise(line, &tick));
+                lines
+                    .filter(|line| line.n.is_some_and(|number| after < number && number <= n))
+                    .for_each(|line| raise(line, &tick));
             }
             Msg::ReadElsewhere { chat, n } => {
                 let user = self.user.clone();
                 if let Some(chat) = self.chats.iter_mut().find(|known| known.name == chat) {
-                    let newer = chat.lines.iter().filter(|line| line.from != user && line.n.is_some_and(|number| number > n));
+                    let newer =
+                        chat.lines.iter().filter(|line| line.from != user && line.n.is_some_and(|number| number > n));
                     chat.unread = chat.unread.min(newer.count() as u64);
                 }
             }
@@ -427,7 +463,10 @@ mod tests {
     fn typing_is_said_now_and_then_and_shown_for_a_while() {
         let mut model = model();
         assert_eq!(types(&mut model, "hello"), [Effect::Typing { chat: "bob".into() }]);
-        assert_eq!(model.update(Msg::Key(Key::Char('x')), TYPING_EVERY_MS + 1), [Effect::Typing { chat: "bob".into() }]);
+        assert_eq!(
+            model.update(Msg::Key(Key::Char('x')), TYPING_EVERY_MS + 1),
+            [Effect::Typing { chat: "bob".into() }]
+        );
         model.update(Msg::Escape, 0);
         assert_eq!(types(&mut model, "/quit"), []);
         model.update(Msg::Typing { chat: "bob".into(), who: "bob".into() }, 10);

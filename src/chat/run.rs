@@ -14,11 +14,11 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, Sender};
 
+use super::Options;
 use super::edit::Key;
 use super::history;
 use super::model::{Effect, Line, Link, Model, Msg, STATUS, Tick};
 use super::view::view;
-use super::Options;
 
 /// Happenings that wait to be shown; who makes more waits.
 const MSGS_MAX: usize = 1_000;

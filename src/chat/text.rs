@@ -5,7 +5,10 @@ use ratatui::text::Span;
 /// Without what a terminal obeys: control characters, and marks that turn the direction of what stands beside them.
 pub(super) fn harmless(text: &str) -> String {
     let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if c == '\t' { ' ' } else { c }).map(|c| if steers(c) && c != '\n' { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c == '\t' { ' ' } else { c })
+        .map(|c| if steers(c) && c != '\n' { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// How many columns it takes.

@@ -148,7 +148,8 @@ fn write(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let columns = usize::from(area.width).saturating_sub(PROMPT.len() + 1);
     let before = model.input.before();
     // A line that is too long is shown from where its cursor is still in it.
-    let skipped = before.char_indices().map(|(at, _)| at).find(|at| width(before.get(*at..).unwrap_or_default()) <= columns);
+    let skipped =
+        before.char_indices().map(|(at, _)| at).find(|at| width(before.get(*at..).unwrap_or_default()) <= columns);
     let skipped = skipped.unwrap_or(if width(&before) <= columns { 0 } else { before.len() });
     let text = model.input.text();
     let shown = text.get(skipped..).unwrap_or_default();

@@ -94,12 +94,8 @@ mod tests {
 
     #[test]
     fn urls_name_a_server_and_a_prefix() {
-        let expected = |is_tls, host: &str, port, prefix: &str| Base {
-            is_tls,
-            host: host.into(),
-            port,
-            prefix: prefix.into(),
-        };
+        let expected =
+            |is_tls, host: &str, port, prefix: &str| Base { is_tls, host: host.into(), port, prefix: prefix.into() };
         assert_eq!(base("http://127.0.0.1:8080"), expected(false, "127.0.0.1", 8080, ""));
         assert_eq!(base("https://chat.example/"), expected(true, "chat.example", 443, ""));
         assert_eq!(base("https://chat.example/natter/"), expected(true, "chat.example", 443, "/natter"));

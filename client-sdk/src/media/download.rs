@@ -134,9 +134,9 @@ impl Download {
                 break;
             }
             let location = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
-            let (to, path) = location.and_then(|location| base.redirected(location)).ok_or_else(|| {
-                MediaError::Protocol("expected a redirect to an http(s) URL, got another".into())
-            })?;
+            let (to, path) = location
+                .and_then(|location| base.redirected(location))
+                .ok_or_else(|| MediaError::Protocol("expected a redirect to an http(s) URL, got another".into()))?;
             // No token for a stranger; the URL itself is the permission there.
             let mut request = http::request(&to, Method::GET, &path);
             if let Some(range) = &range {

@@ -165,7 +165,9 @@ fn system_roots() -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        return Err("TLS: expected certificates of authorities on this system (SSL_CERT_FILE names some), got none".into());
+        return Err(
+            "TLS: expected certificates of authorities on this system (SSL_CERT_FILE names some), got none".into()
+        );
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

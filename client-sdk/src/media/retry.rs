@@ -32,7 +32,8 @@ impl Retry {
 
     /// The wait before the next try, with full jitter; `None`: there is none. `random` is any number.
     pub(super) fn next(&mut self, error: &MediaError, random: u32) -> Option<Duration> {
-        let again = matches!(error, MediaError::Unreachable(_) | MediaError::NotNow { .. } | MediaError::Corrupt { .. });
+        let again =
+            matches!(error, MediaError::Unreachable(_) | MediaError::NotNow { .. } | MediaError::Corrupt { .. });
         self.failures += 1;
         if !again || self.failures >= TRIES_MAX {
             return None;

@@ -181,7 +181,10 @@ impl Upload {
                 let file = tokio::fs::File::open(&*path).await.map_err(of)?;
                 let facts = file.metadata().await.map_err(of)?;
                 if !facts.is_file() {
-                    return Err(MediaError::Invalid(format!("{}: expected a file, got something else", path.display())));
+                    return Err(MediaError::Invalid(format!(
+                        "{}: expected a file, got something else",
+                        path.display()
+                    )));
                 }
                 (Box::new(file), Some(facts.len()))
             }

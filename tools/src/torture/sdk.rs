@@ -105,8 +105,7 @@ impl<'a> SdkDevice<'a> {
         sent.iter().chain(&received).for_each(|event| memory.apply(&event.what, &place, shared.plan.devices));
         let lives = (sent.len() + received.len()) as u64;
         let random = Random::new(shared.plan.seed, (1000 + u64::from(place.index)) << 32 | lives);
-        let device =
-            Self { dir: dir.to_owned(), place, shared, status, orders, random, journal, memory, settled: 0 };
+        let device = Self { dir: dir.to_owned(), place, shared, status, orders, random, journal, memory, settled: 0 };
         device.tell();
         Ok(device)
     }
