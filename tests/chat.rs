@@ -1,5 +1,7 @@
 //! `natter chat` under a pseudo-terminal, against a real server.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test ends that way")]
+
 mod common;
 
 use std::fs::File;
