@@ -1,6 +1,6 @@
 //! `natter chat` under a pseudo-terminal, against a real server.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends that way")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test ends that way")]
 
 mod common;
 
