@@ -1,6 +1,6 @@
 //! Files through the SDK against the real server: up, down, resumed over cut connections and a killed server, checked, refused.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test ends that way")]
+#![expect(clippy::expect_used, reason = "a test ends that way")]
 
 mod common;
 
