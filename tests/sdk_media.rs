@@ -1,5 +1,7 @@
 //! Files through the SDK against the real server: up, down, resumed over cut connections and a killed server, checked, refused.
 
+#![expect(clippy::expect_used, reason = "a test ends that way")]
+
 mod common;
 
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! The SDK with a store, against the real server: what is on the disk goes on where it was.
 
-#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends that way")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends that way")]
 
 mod common;
 

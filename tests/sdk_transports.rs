@@ -1,5 +1,5 @@
 //! The SDK over TLS and over WebSocket.
-#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends that way")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends that way")]
 
 mod common;
 

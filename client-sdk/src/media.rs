@@ -294,20 +294,17 @@ impl Media {
     /// Uploads the file at `path`. Nothing happens before it is awaited.
     ///
     /// Its kind follows from the extension unless [`Upload::kind`] says another; its name on the server is the last part of the path.
-    #[must_use]
     pub fn upload(&self, path: impl AsRef<Path>) -> Upload {
         Upload::of_path(self.clone(), path.as_ref())
     }
 
     /// Uploads bytes that are in memory, under a name.
-    #[must_use]
     pub fn upload_bytes(&self, name: &str, bytes: impl Into<Bytes>) -> Upload {
         Upload::of_bytes(self.clone(), name, bytes.into())
     }
 
     /// Uploads what a reader gives, under a name. It can be read only once: a connection that breaks ends it with
     /// [`MediaError::Unreachable`], and the caller begins again.
-    #[must_use]
     pub fn upload_reader(&self, name: &str, reader: impl tokio::io::AsyncRead + Send + Unpin + 'static) -> Upload {
         Upload::of_reader(self.clone(), name, Box::new(reader))
     }
@@ -316,7 +313,6 @@ impl Media {
     ///
     /// The bytes go to `{path}.{id}.part` at first, also over several runs of the program: the next download of this file to this path
     /// goes on where the last one ended. A file that is at `path` already is replaced.
-    #[must_use]
     pub fn download(&self, file: &MediaRef, path: impl AsRef<Path>) -> Download {
         Download::new(self.clone(), file.clone(), path.as_ref().to_owned())
     }

@@ -261,7 +261,7 @@ async fn send(hands: Hands, user: String, mut queue: mpsc::Receiver<(String, Val
         let kept = with(&hands, |db| history::insert(db, &chat, &line, &message));
         let sent = match kept {
             Ok(()) => {
-                let _gone = hands.msgs.send(Msg::Line { chat: chat.clone(), line }).await;
+                let _gone = hands.msgs.send(Msg::Line { chat: chat.clone(), line: Box::new(line) }).await;
                 hands.client.chat(&chat).send(message).await.map_err(|error| error.to_string())
             }
             Err(error) => Err(error),
@@ -313,7 +313,8 @@ async fn send_file(hands: &Hands, chat: String, path: &str) -> Result<(), MediaE
     let _gone = hands.msgs.send(Msg::Transfer { what: what.clone(), percent: None }).await;
     let file = uploaded?;
     let kind = file.kind.unwrap_or(MediaKind::Document).as_str();
-    let mut object = json!({"id": file.id.as_str()});
+    // The size is for the own screen: what the others see of it, the server writes.
+    let mut object = json!({"id": file.id.as_str(), "file_size": file.file_size});
     if kind == "document" {
         object["filename"] = what.into();
     }

@@ -46,6 +46,7 @@ pub(crate) struct World {
     durable: bool,
     exactly_once: bool,
     inbox_max: usize,
+    rough: bool,
     disk: MemoryStore,
     core: Core,
     server: Server,
@@ -79,6 +80,7 @@ impl World {
         let durable = !random.one_in(4);
         let exactly_once = durable && random.one_in(2);
         let inbox_max = if random.one_in(3) { 3 } else { 1_000 };
+        let rough = random.one_in(3);
         Self {
             seed,
             random,
@@ -86,6 +88,7 @@ impl World {
             durable,
             exactly_once,
             inbox_max,
+            rough,
             disk: MemoryStore::default(),
             core: Core::with_inbox(Default::default(), durable, inbox_max),
             server: Server::default(),
@@ -136,7 +139,12 @@ impl World {
 
     fn step(&mut self) {
         self.true_ms += i64::try_from(self.random.below(5_000)).unwrap();
-        match self.random.below(if self.calm { 60 } else { 100 }) {
+        let what = self.random.below(if self.calm { 60 } else { 100 });
+        // In most worlds connections live long enough for something to happen on them.
+        if what >= 80 && !self.rough && !self.random.one_in(6) {
+            return self.server_speaks();
+        }
+        match what {
             0..15 => self.outputs(),
             15..25 => self.disk_step(),
             25..35 => self.server_reads(),
