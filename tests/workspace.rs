@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 5] = [
 ];
 
 /// Files and directories that decide and do nothing else: time and bytes are passed in, and answers come out.
-const PURE: [&str; 27] = [
+const PURE: [&str; 30] = [
     "protocol/src",
     "broker/src/connect.rs",
     "broker/src/input.rs",
@@ -25,11 +25,13 @@ const PURE: [&str; 27] = [
     "broker/src/rate.rs",
     "broker/src/session",
     "broker/src/validate.rs",
+    "bridge/src/blocks.rs",
     "bridge/src/change.rs",
     "bridge/src/chat_key.rs",
     "bridge/src/connection.rs",
     "bridge/src/engine.rs",
     "bridge/src/expiry.rs",
+    "bridge/src/hidden.rs",
     "bridge/src/media/kind.rs",
     "bridge/src/media/name.rs",
     "bridge/src/media/range.rs",
@@ -43,6 +45,7 @@ const PURE: [&str; 27] = [
     "bridge/src/status.rs",
     "bridge/src/status/known.rs",
     "bridge/src/state.rs",
+    "bridge/src/overlay.rs",
     "client-sdk/src/core",
     "client-sdk/src/core.rs",
 ];
