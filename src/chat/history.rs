@@ -160,7 +160,7 @@ fn keep_message(db: &Connection, user: &str, message: &IncomingMessage) -> rusql
         tick,
     };
     insert(db, &message.chat, &line, &Value::Object(content))?;
-    Ok(Msg::Line { chat: message.chat.clone(), line })
+    Ok(Msg::Line { chat: message.chat.clone(), line: Box::new(line) })
 }
 
 /// Keeps a message; one that is there stays as it is.

@@ -111,7 +111,7 @@ pub(super) enum Msg {
     /// A message arrived, or an own one is on the disk now.
     Line {
         chat: String,
-        line: Line,
+        line: Box<Line>,
     },
     /// An own message is so far.
     Tick {
@@ -246,7 +246,7 @@ impl Model {
             Msg::Scroll(up) => self.scroll = if up { self.scroll + 10 } else { self.scroll.saturating_sub(10) },
             Msg::Quit => return vec![Effect::Quit],
             Msg::Link(link) => self.link = link,
-            Msg::Line { chat, line } => return self.line(&chat, line),
+            Msg::Line { chat, line } => return self.line(&chat, *line),
             Msg::Tick { id, n, tick } => {
                 for line in self.chats.iter_mut().flat_map(|chat| &mut chat.lines).filter(|line| line.id == id) {
                     line.n = line.n.or(n);
@@ -416,7 +416,7 @@ mod tests {
     }
 
     fn arrives(model: &mut Model, chat: &str, line: Line) -> Vec<Effect> {
-        model.update(Msg::Line { chat: chat.into(), line }, 0)
+        model.update(Msg::Line { chat: chat.into(), line: Box::new(line) }, 0)
     }
 
     fn types(model: &mut Model, text: &str) -> Vec<Effect> {

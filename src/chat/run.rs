@@ -261,7 +261,7 @@ async fn send(hands: Hands, user: String, mut queue: mpsc::Receiver<(String, Val
         let kept = with(&hands, |db| history::insert(db, &chat, &line, &message));
         let sent = match kept {
             Ok(()) => {
-                let _gone = hands.msgs.send(Msg::Line { chat: chat.clone(), line }).await;
+                let _gone = hands.msgs.send(Msg::Line { chat: chat.clone(), line: Box::new(line) }).await;
                 hands.client.chat(&chat).send(message).await.map_err(|error| error.to_string())
             }
             Err(error) => Err(error),

@@ -230,10 +230,10 @@ mod tests {
             ("carol", line("carol", 1, text("hi"), None)),
             ("carol", line("carol", 2, text("there?"), None)),
         ] {
-            model.update(Msg::Line { chat: chat.into(), line }, 0);
+            model.update(Msg::Line { chat: chat.into(), line: Box::new(line) }, 0);
         }
         let waiting = Line { n: None, ..line("alice", 6, text("on my way"), Some(Tick::Waiting)) };
-        model.update(Msg::Line { chat: "bob".into(), line: waiting }, 0);
+        model.update(Msg::Line { chat: "bob".into(), line: Box::new(waiting) }, 0);
         model.update(Msg::Presence { who: "bob".into(), presence: Presence::Here }, 0);
         model.update(Msg::Typing { chat: "carol".into(), who: "carol".into() }, 0);
         model.update(Msg::Link(Link::Connected), 0);
@@ -279,7 +279,7 @@ mod tests {
     fn strangers_words_do_not_steer_the_terminal() {
         let mut model = Model::new("alice", "x", Vec::new());
         model.open("bob");
-        model.update(Msg::Line { chat: "bob".into(), line: line("bob", 1, text("a\u{1b}[2Jb"), None) }, 0);
+        model.update(Msg::Line { chat: "bob".into(), line: Box::new(line("bob", 1, text("a\u{1b}[2Jb"), None)) }, 0);
         assert!(!screen(&model, 80, 5).contains('\u{1b}'));
     }
 }
