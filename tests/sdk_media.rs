@@ -234,7 +234,8 @@ async fn an_upload_that_is_cut_is_sent_again_and_one_whose_answer_is_lost_is_not
     assert_eq!(file.file_size, Some(1 << 20));
     let found = soon(media(&server, "alice").find("f.bin")).await.expect("a search");
     assert_eq!(found.iter().map(|found| &found.id).collect::<Vec<_>>(), [&file.id]);
-    assert_eq!((cutter.requests("post /v1/media"), cutter.requests("get /v1/media?name=")), (2, 1));
+    // How often it looked depends on how much of the first try the sockets took in; it was not sent a third time.
+    assert!(cutter.requests("post /v1/media") == 2 && cutter.requests("get /v1/media?name=") >= 1);
 }
 
 #[tokio::test]
