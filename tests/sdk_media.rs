@@ -182,6 +182,7 @@ async fn a_download_goes_on_after_the_program_and_the_server_died() {
     let saved = soon(through.download(&file, &target).into_future()).await.expect("a download");
     assert_eq!(std::fs::read(&target).expect("the file"), bytes);
     assert!(saved.resumed_at > 0, "{saved:?}");
+    assert_eq!(cutter.requests("\r\nrange: bytes="), 1, "the rest alone");
 }
 
 #[tokio::test]
