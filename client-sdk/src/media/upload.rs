@@ -259,6 +259,10 @@ impl Sent {
             return Err(MediaError::Invalid("the file grew while it was being sent".into()));
         }
         self.sum.lock().unwrap_or_else(PoisonError::into_inner).update(piece);
+        if self.total == Some(bytes) {
+            // A body of a known length is not asked for its end.
+            self.whole.store(true, Ordering::Release);
+        }
         self.tell();
         Ok(())
     }

@@ -80,6 +80,15 @@ pub(crate) struct SdkDevice<'a> {
     settled: u8,
 }
 
+/// What a client did; `None`: its life is over, and the next one does it. A connection of an earlier life may be late to take it over.
+fn alive<T>(done: Result<T, Error>) -> Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(Error::Closed | Error::TakenOver) => Ok(None),
+        Err(error) => Err(anyhow!("{error}")),
+    }
+}
+
 /// A client that lives, and what comes from it.
 struct Life {
     client: Client,
@@ -165,7 +174,7 @@ impl<'a> SdkDevice<'a> {
         let receives = tokio::spawn(receive(client.events(), tell, Arc::clone(&slow_until)));
         let mut life = Life { client, receives, took, answers: JoinSet::new(), slow_until };
         if let Some(n) = self.memory.mark {
-            life.client.chat(&user_name(self.place.user ^ 1)).mark_read(n.into()).await.map_err(|e| anyhow!("{e}"))?;
+            alive(life.client.chat(&user_name(self.place.user ^ 1)).mark_read(n.into()).await)?;
         }
         for k in self.memory.unacked.iter().copied().collect::<Vec<_>>() {
             match life.client.message(&self.message(k).id()) {
@@ -237,7 +246,7 @@ impl<'a> SdkDevice<'a> {
         if theirs > self.memory.marked && (all || self.random.below(20) == 0) {
             self.note(What::MarkedRead { n: theirs })?;
             let chat = life.client.chat(&user_name(self.place.user ^ 1));
-            chat.mark_read(theirs.into()).await.map_err(|error| anyhow!("{error}"))?;
+            alive(chat.mark_read(theirs.into()).await)?;
         }
         if phase >= DRAINING && self.memory.unacked.is_empty() {
             self.settled = phase;
@@ -249,7 +258,8 @@ impl<'a> SdkDevice<'a> {
     async fn give(&mut self, life: &mut Life, k: u32) -> Result<()> {
         let text = json!({"id": self.message(k).id(), "type": "text", "text": {"body": self.body(k)}});
         let message = life.client.chat(&user_name(self.place.user ^ 1)).send(text).await;
-        let message = message.map_err(|error| anyhow!("{error}"))?;
+        // What the client did not take is given to the next one.
+        let Some(message) = alive(message)? else { return Ok(()) };
         self.note(What::Kept { k })?;
         life.wait_for(k, message);
         Ok(())
