@@ -31,7 +31,7 @@ const OPS_A_LOOK: i32 = 1000;
 const FINDINGS_MAX: usize = 20;
 
 /// Every table, with its key.
-const TABLES: [(&str, &str); 18] = [
+const TABLES: [(&str, &str); 20] = [
     ("meta", "key"),
     ("journal", "log, no"),
     ("users", "name"),
@@ -50,6 +50,8 @@ const TABLES: [(&str, &str); 18] = [
     ("webhooks", "user, device"),
     ("contacts", "user, contact"),
     ("statuses", "chat, n"),
+    ("blocks", "user, other"),
+    ("hidden", "user, chat, after"),
 ];
 
 /// What the check has to say so far, and how large the WAL is.
