@@ -12,7 +12,7 @@ use crate::builder::{Builder, Settings};
 use crate::chat::Chat;
 use crate::driver::{Command, Driver, Job};
 use crate::error::Error;
-use crate::feed::{Events, Feed, lock};
+use crate::feed::{Claim, Events, Feed, lock};
 use crate::message::OutgoingMessage;
 use crate::progress::Tick;
 use crate::registry::Registry;
@@ -200,6 +200,10 @@ impl Client {
         WeakClient(Arc::downgrade(&self.inner))
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.inner.shared.clone()
+    }
+
     pub(crate) fn feed(&self) -> &Mutex<Feed> {
         &self.inner.shared.feed
     }
@@ -209,8 +213,8 @@ impl Client {
         let _ = self.inner.took.send(seq);
     }
 
-    pub(crate) async fn transaction(&self, seq: Option<Seq>, job: Job) -> Result<(), Error> {
-        self.ask(|reply| Command::Transaction { seq, job, reply }).await
+    pub(crate) async fn transaction(&self, claim: Claim, job: Job) -> Result<(), Error> {
+        self.ask(|reply| Command::Transaction { claim, job, reply }).await
     }
 
     pub(crate) async fn send_message(

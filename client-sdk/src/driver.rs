@@ -22,7 +22,7 @@ use crate::client::{ConnectionState, Shared};
 use crate::connection::{CONNECT_MAX, Connection, End, end_of};
 use crate::core::{Core, Input, Output};
 use crate::error::Error;
-use crate::feed::{Notice, lock};
+use crate::feed::{Claim, Notice, lock};
 use crate::storage::{Done, Storage};
 use crate::store::{Owner, Store};
 pub(crate) use app::{Command, Job};
@@ -46,7 +46,7 @@ pub(crate) struct Driver {
     next_ticket: u64,
     /// Who waits for a send, and for which id.
     sends: HashMap<u64, (Option<String>, Reply)>,
-    transactions: HashMap<u64, (Option<Seq>, Reply)>,
+    transactions: HashMap<u64, (Claim, Reply)>,
     watches: BTreeSet<String>,
     connection: Option<Connection>,
     closing: Option<(Instant, oneshot::Sender<()>)>,
@@ -294,9 +294,12 @@ impl Driver {
             Local::Done(Done::Committed(Err(error))) => return self.store_failed(&error.to_string()).await,
             Local::Done(Done::Loaded(_)) => {}
             Local::Done(Done::Transaction { ticket, result }) => {
-                if let Some((seq, reply)) = self.transactions.remove(&ticket) {
-                    if let (Some(seq), Ok(())) = (seq, &result) {
-                        self.core.handle(now, Input::Took { seq, stored: true });
+                if let Some((claim, reply)) = self.transactions.remove(&ticket) {
+                    if result.is_ok() {
+                        if let Some(seq) = claim.seq() {
+                            self.core.handle(now, Input::Took { seq, stored: true });
+                        }
+                        claim.done();
                     }
                     let _ = reply.send(result);
                 }
