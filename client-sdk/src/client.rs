@@ -29,7 +29,8 @@ pub enum ConnectionState {
     Connecting,
     /// The inbox is subscribed.
     Connected,
-    /// The connection is gone, for this reason, and another will be made.
+    /// The connection is gone, for this reason, and another will be made; after [`Error::TakenOver`] too, if it may have been a late attempt
+    /// of this client's own.
     Reconnecting(Error),
     /// There will be no other connection: [`Error::Closed`], [`Error::Denied`] (log in again) or [`Error::TakenOver`].
     Closed(Error),

@@ -36,6 +36,8 @@ pub(crate) enum End {
     Missing,
     /// The token was refused.
     Denied(Error),
+    /// A newer connection has the device.
+    TakenOver,
     /// Do not try again.
     Final(Error),
 }
@@ -158,7 +160,7 @@ pub(crate) fn end_of(error: &ConnectionError) -> End {
             other => End::Broken(Error::Unreachable(format!("{other:?}"))),
         },
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => match reason_code {
-            DisconnectReasonCode::SessionTakenOver => End::Final(Error::TakenOver),
+            DisconnectReasonCode::SessionTakenOver => End::TakenOver,
             DisconnectReasonCode::NotAuthorized => {
                 End::Denied(Error::Denied(reason_string.clone().unwrap_or_else(|| "not authorized any more".into())))
             }

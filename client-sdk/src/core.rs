@@ -21,6 +21,7 @@ use crate::store::{Snapshot, Write};
 mod inbox;
 mod outbox;
 mod ranges;
+pub mod takeover;
 
 use inbox::Inbox;
 use outbox::Outbox;

@@ -20,6 +20,7 @@ use crate::backoff::Backoff;
 use crate::builder::Settings;
 use crate::client::{ConnectionState, Shared};
 use crate::connection::{CONNECT_MAX, Connection, End, end_of};
+use crate::core::takeover::Takeovers;
 use crate::core::{Core, Input, Output};
 use crate::error::Error;
 use crate::feed::{Claim, Notice, lock};
@@ -49,6 +50,8 @@ pub(crate) struct Driver {
     transactions: HashMap<u64, (Claim, Reply)>,
     watches: BTreeSet<String>,
     connection: Option<Connection>,
+    /// When the last connection was begun.
+    begun: Instant,
     closing: Option<(Instant, oneshot::Sender<()>)>,
 }
 
@@ -87,6 +90,7 @@ impl Driver {
             transactions: HashMap::new(),
             watches: BTreeSet::new(),
             connection: None,
+            begun: Instant::now(),
             closing: None,
         };
         // What the store has can be asked for from now on.
@@ -97,6 +101,7 @@ impl Driver {
     /// Runs until the client is closed, dropped, or refused. `ready` hears how the first connection went; if it failed, that is all.
     pub(crate) async fn run(mut self, mut ready: Option<oneshot::Sender<Result<(), Error>>>) {
         let mut backoff = Backoff::default();
+        let mut takeovers = Takeovers::default();
         let mut denied = 0;
         let error = loop {
             let began = Instant::now();
@@ -107,11 +112,14 @@ impl Driver {
             if began.elapsed() >= GOOD_CONNECTION {
                 backoff.reset();
             }
+            let lived = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let goes_on = takeovers.ended(lived, matches!(end, End::TakenOver));
             let (error, last) = match end {
                 End::Missing => continue,
                 End::Broken(error) => (error, ready.is_some()),
                 // The next token may be better; two refused in a row are not a matter of time.
                 End::Denied(error) => (error, ready.is_some() || denied >= 2),
+                End::TakenOver => (Error::TakenOver, !goes_on),
                 End::Final(error) => (error, true),
             };
             if last {
@@ -170,6 +178,7 @@ impl Driver {
             Err(error) => return End::Final(error),
         };
         self.connection = Some(connection);
+        self.begun = Instant::now();
         let deadline = Instant::now() + CONNECT_MAX;
         let end = match self.open_inbox(&mut mqtt, deadline).await {
             Ok(()) => {

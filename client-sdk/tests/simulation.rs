@@ -23,7 +23,8 @@ fn nothing_is_lost_doubled_or_reordered() {
     println!("{seeds} worlds: {total:?}");
     if seeds >= 300 {
         // A simulation in which these do not happen shows nothing.
-        let world::Seen { crashes, drops, failed_commits, resent, gaps, unconfirmed, refused, repeats, full } = total;
+        let world::Seen { crashes, drops, failed_commits, resent, gaps, unconfirmed, refused, repeats, full, ghosts } =
+            total;
         for (what, count) in [
             ("crashes", crashes),
             ("dropped connections", drops),
@@ -34,6 +35,7 @@ fn nothing_is_lost_doubled_or_reordered() {
             ("refusals", refused),
             ("entries sent again", repeats),
             ("full inboxes", full),
+            ("takeovers by late attempts", ghosts),
         ] {
             assert!(count >= 10, "{what}: {count}");
         }
