@@ -10,7 +10,7 @@ use bytes::Bytes;
 use natter_protocol::topic;
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, PubAck, PubAckReason, Publish};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, DisconnectReasonCode, PubAck, PubAckReason, Publish};
 use rumqttc::v5::{AsyncClient, ConnectionError, EventLoop, MqttOptions, StateError};
 
 use crate::builder::Settings;
@@ -148,6 +148,12 @@ fn options(settings: &Settings, token: &str) -> Result<MqttOptions, Error> {
         _ => return Err(Error::Invalid("url: expected a scheme that the features of this build have".into())),
     }
     Ok(options)
+}
+
+/// Which store the server has, if it says so: Natter does, another broker does not.
+pub(crate) fn epoch(ack: &ConnAck) -> Option<String> {
+    let mut properties = ack.properties.iter().flat_map(|properties| &properties.user_properties);
+    properties.find(|(key, _)| key == "epoch").map(|(_, value)| value.clone())
 }
 
 pub(crate) fn end_of(error: &ConnectionError) -> End {

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use crate::backoff::Backoff;
 use crate::builder::Settings;
 use crate::client::{ConnectionState, Shared};
-use crate::connection::{CONNECT_MAX, Connection, End, end_of};
+use crate::connection::{CONNECT_MAX, Connection, End, end_of, epoch};
 use crate::core::takeover::Takeovers;
 use crate::core::{Core, Input, Output};
 use crate::error::Error;
@@ -207,7 +207,11 @@ impl Driver {
     async fn open_inbox(&mut self, mqtt: &mut EventLoop, deadline: Instant) -> Result<(), End> {
         loop {
             match self.poll(mqtt, deadline).await? {
-                Mqtt::Incoming(Packet::ConnAck(_)) => {
+                Mqtt::Incoming(Packet::ConnAck(ack)) => {
+                    if let Some(epoch) = epoch(&ack) {
+                        self.core.handle(now_ms(), Input::Epoch(epoch));
+                        self.flush()?;
+                    }
                     if let Some(connection) = &self.connection {
                         connection.subscribe(&self.settings);
                     }
@@ -361,6 +365,10 @@ impl Driver {
             (Output::Progress(id, progress), _) => lock(&self.shared.registry).set(id, *progress),
             (Output::Forgotten(id), _) => lock(&self.shared.registry).forget(&id),
             (Output::Entry(seq, entry), _) => lock(&self.shared.feed).entry(seq, entry),
+            (Output::BegunAnew, _) => {
+                warn!("the server has another store than before: the inbox begins anew");
+                lock(&self.shared.feed).begin_anew();
+            }
             (Output::Live(entry), _) => lock(&self.shared.feed).live(Notice::Live(entry)),
             (Output::Failed(failed), _) => lock(&self.shared.feed).live(Notice::Failed(failed)),
         }

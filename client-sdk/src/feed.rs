@@ -31,6 +31,8 @@ pub(crate) struct Feed {
     /// Handed out from here on.
     next: Seq,
     live: VecDeque<Notice>,
+    /// Positions began anew, and the app has not been told.
+    begun_anew: bool,
     lost: u64,
     /// A transaction has the oldest: until it is known what became of it, nothing is handed out.
     claimed: bool,
@@ -60,6 +62,14 @@ impl Feed {
         self.entries.clear();
     }
 
+    /// Positions begin anew; nothing of the old ones is left.
+    pub(crate) fn begin_anew(&mut self) {
+        self.entries.clear();
+        self.next = 0;
+        self.begun_anew = true;
+        self.wake();
+    }
+
     pub(crate) fn close(&mut self) {
         self.closed = true;
         self.wake();
@@ -83,6 +93,9 @@ impl Feed {
         if self.claimed {
             return None;
         }
+        if std::mem::take(&mut self.begun_anew) {
+            return Some(Item::BegunAnew);
+        }
         if self.lost > 0 {
             return Some(Item::Lost(std::mem::take(&mut self.lost)));
         }
@@ -98,6 +111,7 @@ enum Item {
     Entry(Seq, Arc<Entry>),
     Notice(Notice),
     Lost(u64),
+    BegunAnew,
 }
 
 /// An event that a transaction has, whoever still waits for it. It goes with the transaction to the driver, so that a caller that gives up
@@ -168,8 +182,13 @@ impl Events {
     /// Acknowledges the last event: it does not come again.
     pub fn ack(&mut self) {
         if let Some(seq) = self.handed.take() {
-            lock(self.client.feed()).entries.remove(&seq);
-            self.client.took(seq);
+            let mut feed = lock(self.client.feed());
+            // A newer stream gets it again; by now the position may be another event's.
+            if feed.stream == self.stream {
+                feed.entries.remove(&seq);
+                drop(feed);
+                self.client.took(seq);
+            }
         }
     }
 
@@ -251,6 +270,7 @@ impl Events {
 
     fn event(&self, item: Item) -> Event {
         match item {
+            Item::BegunAnew => Event::BegunAnew,
             Item::Lost(events) => Event::SlowConsumer(events),
             Item::Notice(Notice::Failed(failed)) => Event::Failed(failed),
             Item::Notice(Notice::Live(entry)) => Event::from_entry(*entry, &self.client),

@@ -23,8 +23,19 @@ fn nothing_is_lost_doubled_or_reordered() {
     println!("{seeds} worlds: {total:?}");
     if seeds >= 300 {
         // A simulation in which these do not happen shows nothing.
-        let world::Seen { crashes, drops, failed_commits, resent, gaps, unconfirmed, refused, repeats, full, ghosts } =
-            total;
+        let world::Seen {
+            crashes,
+            drops,
+            failed_commits,
+            resent,
+            gaps,
+            unconfirmed,
+            refused,
+            repeats,
+            full,
+            ghosts,
+            begun_anew,
+        } = total;
         for (what, count) in [
             ("crashes", crashes),
             ("dropped connections", drops),
@@ -36,6 +47,7 @@ fn nothing_is_lost_doubled_or_reordered() {
             ("entries sent again", repeats),
             ("full inboxes", full),
             ("takeovers by late attempts", ghosts),
+            ("servers that began anew", begun_anew),
         ] {
             assert!(count >= 10, "{what}: {count}");
         }

@@ -29,8 +29,14 @@ impl World {
         if let Some(lost) = self.accepted.iter().find(|id| !unique.contains(id) && !self.failed.contains(*id)) {
             self.fail(&format!("lost: {lost}"));
         }
-        if self.app != self.server.everything() {
+        let of =
+            |epoch| self.app.iter().filter(move |place| place.0 == epoch).map(|place| place.1).collect::<Vec<u64>>();
+        if of(self.server.epoch) != self.server.everything() {
             self.fail(&format!("expected entries {:?}, the app has {:?}", self.server.everything(), self.app));
+        }
+        // Of what is gone nobody knows how much there was; nothing of it comes twice, or behind what is newer.
+        if !self.app.is_sorted_by(|a, b| a < b) {
+            self.fail(&format!("doubled or reordered: {:?}", self.app));
         }
         for id in self.accepted.iter().filter(|id| !self.failed.contains(*id)) {
             let tick = self.progress.get(id).map_or(Tick::Queued, |progress| progress.tick);

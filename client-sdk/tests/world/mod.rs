@@ -76,8 +76,8 @@ pub(crate) struct World {
     progress: BTreeMap<String, Progress>,
     /// Handed to this process and not taken.
     handed: VecDeque<(u64, Entry)>,
-    /// The app's own table: every entry that it has, in order; `seq` and its text.
-    app: Vec<u64>,
+    /// The app's own table: every entry that it has, in order: which store of the server it was of, and `seq`.
+    app: Vec<(u64, u64)>,
     calm: bool,
 }
 
@@ -174,6 +174,7 @@ impl World {
             84..86 => self.drop_connection(),
             86 => self.time_jumps(),
             87..90 => self.ghost_arrives(),
+            90 => self.server_begins_anew(),
             _ => self.handle(Input::Tick),
         }
     }

@@ -5,6 +5,7 @@ use natter_client::core::Input;
 use natter_client::core::takeover::{GHOST_MS_MAX, TAKEOVERS_MAX};
 use natter_protocol::entry::Entry;
 
+use super::server::Server;
 use super::{DAY_MS, Down, MESSAGES, Up, Wire, World};
 
 impl World {
@@ -17,6 +18,7 @@ impl World {
             self.begun_ms = self.true_ms;
             self.wire = Some(Wire::default());
             self.server.connected();
+            self.handle(Input::Epoch(self.server.epoch.to_string()));
             self.handle(Input::Connected);
         }
     }
@@ -48,6 +50,16 @@ impl World {
             self.ghosts_in_a_row += 1;
             self.end_connection(true);
         }
+    }
+
+    /// Its data is gone, and with it whatever it had said yes to.
+    pub(super) fn server_begins_anew(&mut self) {
+        if self.server.epoch >= 2 || !self.random.one_in(12) {
+            return;
+        }
+        self.drop_connection();
+        self.accepted.retain(|id| !self.server.committed.contains(id));
+        self.server = Server::new(self.server.epoch + 1);
     }
 
     pub(super) fn server_reads(&mut self) {

@@ -37,7 +37,7 @@ impl World {
                 };
                 wire.up.push_back(Up::Ack(seq));
                 let last = self.disk.load(&owner()).unwrap().last_seq;
-                let kept = if self.durable { last >= Some(seq) } else { self.app.contains(&seq) };
+                let kept = if self.durable { last >= Some(seq) } else { self.app.contains(&(self.server.epoch, seq)) };
                 if !kept {
                     self.fail("acknowledged before it was kept");
                 }
@@ -58,6 +58,8 @@ impl World {
                 Error::Refused { .. } => self.seen.refused += 1,
                 other => panic!("{other}"),
             },
+            Output::BegunAnew => self.seen.begun_anew += 1,
+            Output::Forgotten(id) if self.server.epoch > 0 => drop(self.progress.remove(&id)),
             Output::Forgotten(_) | Output::Live(_) => self.fail("nothing of the kind is expected here"),
             Output::Entry(seq, entry) => self.handed.push_back((seq, *entry)),
             Output::Reconnect => {
@@ -116,13 +118,14 @@ impl World {
     pub(super) fn app_takes(&mut self) {
         let Some((seq, entry)) = self.handed.pop_front() else { return };
         assert_eq!(entry.seq, Some(seq));
+        let place = (entry.rest["epoch"].as_u64().unwrap(), seq);
         if self.exactly_once {
             // One transaction: the app's row and the mark.
             if self.random.one_in(5) {
                 return self.handed.push_front((seq, entry));
             }
             self.disk.commit(&[Write::Taken(seq)]).unwrap();
-            self.app.push(seq);
+            self.app.push(place);
             if self.calm || !self.random.one_in(20) {
                 self.handle(Input::Took { seq, stored: true });
             } else {
@@ -131,8 +134,8 @@ impl World {
             return;
         }
         // At least once: what comes again has the same position.
-        if !self.app.contains(&seq) {
-            self.app.push(seq);
+        if !self.app.contains(&place) {
+            self.app.push(place);
         }
         if self.calm || !self.random.one_in(20) {
             self.handle(Input::Took { seq, stored: false });

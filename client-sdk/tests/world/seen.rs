@@ -34,11 +34,24 @@ pub(crate) struct Seen {
     pub(crate) repeats: u64,
     pub(crate) full: u64,
     pub(crate) ghosts: u64,
+    pub(crate) begun_anew: u64,
 }
 
 impl Seen {
     pub(crate) fn add(&mut self, other: &Self) {
-        let Self { crashes, drops, failed_commits, resent, gaps, unconfirmed, refused, repeats, full, ghosts } = other;
+        let Self {
+            crashes,
+            drops,
+            failed_commits,
+            resent,
+            gaps,
+            unconfirmed,
+            refused,
+            repeats,
+            full,
+            ghosts,
+            begun_anew,
+        } = other;
         self.crashes += crashes;
         self.drops += drops;
         self.failed_commits += failed_commits;
@@ -49,5 +62,6 @@ impl Seen {
         self.repeats += repeats;
         self.full += full;
         self.ghosts += ghosts;
+        self.begun_anew += begun_anew;
     }
 }
