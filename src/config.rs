@@ -463,6 +463,8 @@ impl Config {
             session_expiry_max: Duration::from_secs(self.door.session_expiry_max_s),
             queue_frames_max: self.door.queue_frames_max,
             queue_bytes_max: self.door.queue_bytes_max,
+            // Not for the configuration to say: it is the store's.
+            epoch: None,
             drain_time_max: self.drain_timeout(),
         }
     }

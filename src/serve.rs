@@ -181,6 +181,7 @@ impl Server {
         let store = config.bridge(dir.database());
         let bridge = spawn_blocking(|| Bridge::open(store)).await??;
         let boot = bridge.boot();
+        let limits = natter_broker::Config { epoch: Some(bridge.epoch()), ..config.door() };
         let tokens = TokenAccounts::new(Verifier::new(trusted), &bridge.revocations(), bridge.disabled());
         let tokens = Arc::new(tokens);
         let accounts: Arc<dyn Accounts> = Arc::clone(&tokens) as _;
@@ -193,7 +194,7 @@ impl Server {
         }
         let check = Check::start(&dir.database()).context("check of the store")?;
         health.store_is_checked(check.watch());
-        let door = Arc::new(Door::start(config.door(), mqtt_listener, Arc::clone(&accounts), ends.door, boot));
+        let door = Arc::new(Door::start(limits, mqtt_listener, Arc::clone(&accounts), ends.door, boot));
         health.door_is_up(&door);
 
         let gate = Gate { door: Arc::downgrade(&door), origins: config.http.allowed_origins.clone().into() };

@@ -85,22 +85,6 @@ async fn refusals_are_typed() {
 }
 
 #[tokio::test]
-async fn a_second_connection_of_the_device_takes_over_and_the_first_does_not_fight() {
-    let server = TestServer::with_users(&["alice"]);
-    let token = server.token("alice");
-    let first = connect(&server, "alice", &token).await;
-    let (mut events, mut state) = (first.events(), first.state());
-    let _second = connect(&server, "alice", &token).await;
-    let closed = state.wait_for(|state| matches!(state, ConnectionState::Closed(_)));
-    match timeout(patience(), closed).await {
-        Ok(Ok(state)) => assert_eq!(*state, ConnectionState::Closed(Error::TakenOver)),
-        other => panic!("{other:?}"),
-    }
-    assert!(events.next().await.is_none());
-    assert!(matches!(first.chat("alice").send_text("hi").await, Err(Error::TakenOver)));
-}
-
-#[tokio::test]
 async fn a_refused_token_is_asked_for_again() {
     let server = TestServer::with_users(&["alice"]);
     let (good, bad) = (server.token("alice"), server.token("alice") + "x");

@@ -106,6 +106,7 @@ pub struct Bridge {
     engine: Engine<Sqlite>,
     counters: Arc<Counters>,
     boot: u32,
+    epoch: u64,
 }
 
 impl Bridge {
@@ -116,9 +117,10 @@ impl Bridge {
     pub fn open(config: Config) -> Result<Self, Error> {
         let mut store = Sqlite::open(&config.path)?;
         let boot = store.next_boot()?;
+        let epoch = store.epoch()?;
         let counters = Arc::new(Counters::default());
         let engine = Engine::recover(store, config.limits, Arc::clone(&counters))?;
-        Ok(Self { engine, counters, boot })
+        Ok(Self { engine, counters, boot, epoch })
     }
 
     /// Opens a store that may have lost its end, settles what is there, and makes it go on without what is missing: no position is given
@@ -137,6 +139,12 @@ impl Bridge {
     #[must_use]
     pub fn boot(&self) -> u32 {
         self.boot
+    }
+
+    /// The number of this store, made with it: positions of another one mean nothing here.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Every revocation that still matters.
@@ -182,7 +190,7 @@ impl Bridge {
     /// # Errors
     /// When the thread cannot be made.
     pub fn start(self, sender: Box<dyn LinkSender>, receiver: Box<dyn LinkReceiver>) -> Result<Running, Error> {
-        let Self { engine, counters, boot: _ } = self;
+        let Self { engine, counters, boot: _, epoch: _ } = self;
         counters.healthy.store(true, Ordering::Relaxed);
         let (orders_tx, orders_rx) = sync_channel(ORDERS_MAX);
         let (ended_tx, ended_rx) = oneshot::channel();

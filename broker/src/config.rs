@@ -54,6 +54,9 @@ pub struct Config {
     pub queue_frames_max: usize,
     /// Bytes that wait likewise. Default 2 MiB.
     pub queue_bytes_max: usize,
+    /// The number of the store behind the door, said in CONNACK of MQTT 5 as the user property `epoch`, in 16 hexadecimal digits: a client that
+    /// remembers positions of another store begins anew. Default: nothing is said.
+    pub epoch: Option<u64>,
     /// How long [`Door::drain`](crate::Door::drain) waits for connections to end. Default 5 s.
     pub drain_time_max: Duration,
 }
@@ -92,6 +95,7 @@ impl Default for Config {
             session_expiry_max: Duration::from_secs(30 * 24 * 60 * 60),
             queue_frames_max: 512,
             queue_bytes_max: 2 * 1024 * 1024,
+            epoch: None,
             drain_time_max: Duration::from_secs(5),
         }
     }

@@ -110,6 +110,7 @@ pub(crate) fn decide(
             expiry_secs: (expiry_secs != asked.expiry_secs).then_some(expiry_secs),
             client_id: (!is_named).then(|| client_id.clone()),
             keep_alive_secs: (keep_alive_secs != asked.keep_alive_secs).then_some(keep_alive_secs),
+            epoch: config.epoch,
         },
         opening: Opening {
             client_id,

@@ -94,6 +94,8 @@ pub(crate) struct Welcome {
     pub(crate) client_id: Option<String>,
     /// Said when it is not what was asked for.
     pub(crate) keep_alive_secs: Option<u16>,
+    /// As [`crate::Config::epoch`]; left out where the client does not take so many bytes [MQTT-3.2.2-20].
+    pub(crate) epoch: Option<u64>,
 }
 
 /// A packet to a client.
@@ -282,6 +284,9 @@ impl Outbound {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let start = out.len();
         let bare = match &self {
+            Self::ConnAck(welcome) if welcome.epoch.is_some() => {
+                Some(Self::ConnAck(Box::new(Welcome { epoch: None, ..(**welcome).clone() })))
+            }
             Self::PubAck { packet_id, reason, detail } if *detail != Detail::Nothing => {
                 Some(Self::PubAck { packet_id: *packet_id, reason: *reason, detail: Detail::Nothing })
             }
@@ -441,6 +446,11 @@ fn connect_ack(welcome: Welcome) -> v5::ConnectAck {
         retain_available: false,
         subscription_identifiers_available: false,
         server_keepalive_sec: welcome.keep_alive_secs,
+        user_properties: welcome
+            .epoch
+            .map(|epoch| ("epoch".into(), format!("{epoch:016x}").into()))
+            .into_iter()
+            .collect(),
         ..v5::ConnectAck::default()
     }
 }
@@ -465,6 +475,7 @@ mod tests {
                 expiry_secs: Some(60),
                 client_id: Some("x".into()),
                 keep_alive_secs: Some(1200),
+                epoch: Some(0xfeed),
             }))
         };
         assert_eq!(encoded(welcome(), Version::V3), b"\x20\x02\x01\x00");
@@ -478,6 +489,7 @@ mod tests {
             b"\x25\0",
             b"\x29\0",
             b"\x13\x04\xb0",
+            b"\x26\0\x05epoch\0\x10000000000000feed",
         ] {
             assert!(v5.windows(property.len()).any(|w| w == property), "{property:x?} in {v5:x?}");
         }

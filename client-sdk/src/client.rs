@@ -12,7 +12,7 @@ use crate::builder::{Builder, Settings};
 use crate::chat::Chat;
 use crate::driver::{Command, Driver, Job};
 use crate::error::Error;
-use crate::feed::{Events, Feed, lock};
+use crate::feed::{Claim, Events, Feed, lock};
 use crate::message::OutgoingMessage;
 use crate::progress::Tick;
 use crate::registry::Registry;
@@ -29,7 +29,8 @@ pub enum ConnectionState {
     Connecting,
     /// The inbox is subscribed.
     Connected,
-    /// The connection is gone, for this reason, and another will be made.
+    /// The connection is gone, for this reason, and another will be made; after [`Error::TakenOver`] too, if it may have been a late attempt
+    /// of this client's own.
     Reconnecting(Error),
     /// There will be no other connection: [`Error::Closed`], [`Error::Denied`] (log in again) or [`Error::TakenOver`].
     Closed(Error),
@@ -200,6 +201,10 @@ impl Client {
         WeakClient(Arc::downgrade(&self.inner))
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.inner.shared.clone()
+    }
+
     pub(crate) fn feed(&self) -> &Mutex<Feed> {
         &self.inner.shared.feed
     }
@@ -209,8 +214,8 @@ impl Client {
         let _ = self.inner.took.send(seq);
     }
 
-    pub(crate) async fn transaction(&self, seq: Option<Seq>, job: Job) -> Result<(), Error> {
-        self.ask(|reply| Command::Transaction { seq, job, reply }).await
+    pub(crate) async fn transaction(&self, claim: Claim, job: Job) -> Result<(), Error> {
+        self.ask(|reply| Command::Transaction { claim, job, reply }).await
     }
 
     pub(crate) async fn send_message(

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use natter_protocol::topic;
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, PubAck, PubAckReason, Publish};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, DisconnectReasonCode, PubAck, PubAckReason, Publish};
 use rumqttc::v5::{AsyncClient, ConnectionError, EventLoop, MqttOptions, StateError};
 
 use crate::builder::Settings;
@@ -36,6 +36,8 @@ pub(crate) enum End {
     Missing,
     /// The token was refused.
     Denied(Error),
+    /// A newer connection has the device.
+    TakenOver,
     /// Do not try again.
     Final(Error),
 }
@@ -148,6 +150,12 @@ fn options(settings: &Settings, token: &str) -> Result<MqttOptions, Error> {
     Ok(options)
 }
 
+/// Which store the server has, if it says so: Natter does, another broker does not.
+pub(crate) fn epoch(ack: &ConnAck) -> Option<String> {
+    let mut properties = ack.properties.iter().flat_map(|properties| &properties.user_properties);
+    properties.find(|(key, _)| key == "epoch").map(|(_, value)| value.clone())
+}
+
 pub(crate) fn end_of(error: &ConnectionError) -> End {
     match error {
         ConnectionError::ConnectionRefused(code) => match code {
@@ -158,7 +166,7 @@ pub(crate) fn end_of(error: &ConnectionError) -> End {
             other => End::Broken(Error::Unreachable(format!("{other:?}"))),
         },
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => match reason_code {
-            DisconnectReasonCode::SessionTakenOver => End::Final(Error::TakenOver),
+            DisconnectReasonCode::SessionTakenOver => End::TakenOver,
             DisconnectReasonCode::NotAuthorized => {
                 End::Denied(Error::Denied(reason_string.clone().unwrap_or_else(|| "not authorized any more".into())))
             }

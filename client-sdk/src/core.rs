@@ -21,6 +21,7 @@ use crate::store::{Snapshot, Write};
 mod inbox;
 mod outbox;
 mod ranges;
+pub mod takeover;
 
 use inbox::Inbox;
 use outbox::Outbox;
@@ -84,6 +85,8 @@ pub enum Input {
     },
     /// The app does not want to hear of an answered message again.
     Forget(String),
+    /// The server said which store it has, before any entry of this connection.
+    Epoch(String),
     /// The inbox is subscribed.
     Connected,
     /// The connection is gone.
@@ -134,6 +137,8 @@ pub enum Output {
     Entry(Seq, Box<Entry>),
     /// Hand it to the app, if it looks.
     Live(Box<Entry>),
+    /// The server has another store than before: positions and numbers begin anew, and what it had answered is not known to it.
+    BegunAnew,
     /// A message or command was refused.
     Failed(Failed),
     /// Entries are missing: end this connection and make another at once.
@@ -173,9 +178,9 @@ impl Core {
     #[must_use]
     pub fn with_inbox(snapshot: Snapshot, durable: bool, inbox_max: usize) -> Self {
         let mut out = VecDeque::new();
-        let Snapshot { last_seq, outgoing, incoming, receipts } = snapshot;
+        let Snapshot { last_seq, epoch, outgoing, incoming, receipts } = snapshot;
         let outbox = Outbox::new(outgoing, receipts, &mut out);
-        let inbox = Inbox::new(last_seq, incoming, durable, inbox_max, &mut out);
+        let inbox = Inbox::new(last_seq, epoch, incoming, durable, inbox_max, &mut out);
         Self { durable, outbox, inbox, out, writes: Vec::new(), after: Vec::new(), committing: None }
     }
 
@@ -186,11 +191,16 @@ impl Core {
         match input {
             Input::Send { ticket, id, chat, payload } => self.outbox.send(ticket, id, chat, payload, &mut to),
             Input::Took { seq, stored } => {
-                for entry in self.inbox.took(seq, stored, &mut to) {
-                    self.outbox.entry(&entry, &mut to);
-                }
+                self.inbox.took(seq, stored, &mut to);
+                self.go_on();
+                return self.outbox.publish(&mut self.out);
             }
             Input::Forget(id) => self.outbox.forget(&id, &mut to),
+            Input::Epoch(epoch) => {
+                self.inbox.epoch(epoch, &mut to);
+                self.go_on();
+                return;
+            }
             Input::Connected => self.outbox.connected(&mut to),
             Input::Disconnected => {
                 // What was for the old connection is not for the next one.
@@ -211,6 +221,17 @@ impl Core {
             Input::Tick => self.outbox.expire(&mut to),
         }
         self.outbox.publish(&mut self.out);
+    }
+
+    /// What had to wait until the app took something.
+    fn go_on(&mut self) {
+        let mut to = Effects { out: &mut self.out, writes: &mut self.writes, after: &mut self.after };
+        if self.inbox.begin_anew(&mut to) {
+            self.outbox.begin_anew(&mut to);
+        }
+        for entry in self.inbox.unpark(&mut to) {
+            self.outbox.entry(&entry, &mut to);
+        }
     }
 
     fn stored(&mut self) {

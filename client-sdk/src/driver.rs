@@ -19,10 +19,11 @@ use tracing::{debug, warn};
 use crate::backoff::Backoff;
 use crate::builder::Settings;
 use crate::client::{ConnectionState, Shared};
-use crate::connection::{CONNECT_MAX, Connection, End, end_of};
+use crate::connection::{CONNECT_MAX, Connection, End, end_of, epoch};
+use crate::core::takeover::Takeovers;
 use crate::core::{Core, Input, Output};
 use crate::error::Error;
-use crate::feed::{Notice, lock};
+use crate::feed::{Claim, Notice, lock};
 use crate::storage::{Done, Storage};
 use crate::store::{Owner, Store};
 pub(crate) use app::{Command, Job};
@@ -46,9 +47,11 @@ pub(crate) struct Driver {
     next_ticket: u64,
     /// Who waits for a send, and for which id.
     sends: HashMap<u64, (Option<String>, Reply)>,
-    transactions: HashMap<u64, (Option<Seq>, Reply)>,
+    transactions: HashMap<u64, (Claim, Reply)>,
     watches: BTreeSet<String>,
     connection: Option<Connection>,
+    /// When the last connection was begun.
+    begun: Instant,
     closing: Option<(Instant, oneshot::Sender<()>)>,
 }
 
@@ -87,6 +90,7 @@ impl Driver {
             transactions: HashMap::new(),
             watches: BTreeSet::new(),
             connection: None,
+            begun: Instant::now(),
             closing: None,
         };
         // What the store has can be asked for from now on.
@@ -97,6 +101,7 @@ impl Driver {
     /// Runs until the client is closed, dropped, or refused. `ready` hears how the first connection went; if it failed, that is all.
     pub(crate) async fn run(mut self, mut ready: Option<oneshot::Sender<Result<(), Error>>>) {
         let mut backoff = Backoff::default();
+        let mut takeovers = Takeovers::default();
         let mut denied = 0;
         let error = loop {
             let began = Instant::now();
@@ -107,11 +112,14 @@ impl Driver {
             if began.elapsed() >= GOOD_CONNECTION {
                 backoff.reset();
             }
+            let lived = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let goes_on = takeovers.ended(lived, matches!(end, End::TakenOver));
             let (error, last) = match end {
                 End::Missing => continue,
                 End::Broken(error) => (error, ready.is_some()),
                 // The next token may be better; two refused in a row are not a matter of time.
                 End::Denied(error) => (error, ready.is_some() || denied >= 2),
+                End::TakenOver => (Error::TakenOver, !goes_on),
                 End::Final(error) => (error, true),
             };
             if last {
@@ -170,6 +178,7 @@ impl Driver {
             Err(error) => return End::Final(error),
         };
         self.connection = Some(connection);
+        self.begun = Instant::now();
         let deadline = Instant::now() + CONNECT_MAX;
         let end = match self.open_inbox(&mut mqtt, deadline).await {
             Ok(()) => {
@@ -198,7 +207,11 @@ impl Driver {
     async fn open_inbox(&mut self, mqtt: &mut EventLoop, deadline: Instant) -> Result<(), End> {
         loop {
             match self.poll(mqtt, deadline).await? {
-                Mqtt::Incoming(Packet::ConnAck(_)) => {
+                Mqtt::Incoming(Packet::ConnAck(ack)) => {
+                    if let Some(epoch) = epoch(&ack) {
+                        self.core.handle(now_ms(), Input::Epoch(epoch));
+                        self.flush()?;
+                    }
                     if let Some(connection) = &self.connection {
                         connection.subscribe(&self.settings);
                     }
@@ -294,9 +307,12 @@ impl Driver {
             Local::Done(Done::Committed(Err(error))) => return self.store_failed(&error.to_string()).await,
             Local::Done(Done::Loaded(_)) => {}
             Local::Done(Done::Transaction { ticket, result }) => {
-                if let Some((seq, reply)) = self.transactions.remove(&ticket) {
-                    if let (Some(seq), Ok(())) = (seq, &result) {
-                        self.core.handle(now, Input::Took { seq, stored: true });
+                if let Some((claim, reply)) = self.transactions.remove(&ticket) {
+                    if result.is_ok() {
+                        if let Some(seq) = claim.seq() {
+                            self.core.handle(now, Input::Took { seq, stored: true });
+                        }
+                        claim.done();
                     }
                     let _ = reply.send(result);
                 }
@@ -349,6 +365,10 @@ impl Driver {
             (Output::Progress(id, progress), _) => lock(&self.shared.registry).set(id, *progress),
             (Output::Forgotten(id), _) => lock(&self.shared.registry).forget(&id),
             (Output::Entry(seq, entry), _) => lock(&self.shared.feed).entry(seq, entry),
+            (Output::BegunAnew, _) => {
+                warn!("the server has another store than before: the inbox begins anew");
+                lock(&self.shared.feed).begin_anew();
+            }
             (Output::Live(entry), _) => lock(&self.shared.feed).live(Notice::Live(entry)),
             (Output::Failed(failed), _) => lock(&self.shared.feed).live(Notice::Failed(failed)),
         }

@@ -54,8 +54,12 @@ pub enum Error {
     /// The app's own code in a transaction failed: nothing of it is kept, and the event comes again.
     #[error("the transaction was taken back: {0}")]
     Transaction(String),
-    /// Another connection with the same client id took over.
-    #[error("another client took this device over")]
+    /// Another program connected as this device and has it now. A connection that is taken over in its first minute is made again, three times
+    /// in a row at most, since an attempt of this client's own may have been long under way; of two programs with one device name the newer
+    /// one stays.
+    #[error(
+        "another program connected as this device and has it now: expected one program for each device, give each its own name"
+    )]
     TakenOver,
     /// The client was closed.
     #[error("the client is closed")]

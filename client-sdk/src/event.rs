@@ -30,6 +30,11 @@ pub enum Event {
     Deleted(Deleted),
     /// A change in a group.
     System(System),
+    /// The server has another store than before, as after a start over an empty data directory: positions ([`IncomingMessage::seq`]) and numbers
+    /// begin anew, and what was sent before is not remembered. An app that keeps events by their position forgets the old ones. It comes
+    /// before the first event of the new inbox, after the last of the old one was acknowledged, and is live: an app that ends right then
+    /// does not hear it again.
+    BegunAnew,
     /// So many live events were dropped, because the app does not ask for the next ones.
     SlowConsumer(u64),
     /// Anything else, as it came: what later versions add.

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use natter_protocol::Seq;
 use natter_protocol::entry::Entry;
 
-use crate::client::Client;
+use crate::client::{Client, Shared};
 use crate::error::{BoxError, Error};
 use crate::event::{Event, Failed};
 
@@ -31,7 +31,11 @@ pub(crate) struct Feed {
     /// Handed out from here on.
     next: Seq,
     live: VecDeque<Notice>,
+    /// Positions began anew, and the app has not been told.
+    begun_anew: bool,
     lost: u64,
+    /// A transaction has the oldest: until it is known what became of it, nothing is handed out.
+    claimed: bool,
     /// Which stream is the newest: older ones end.
     stream: u64,
     waker: Option<Waker>,
@@ -58,6 +62,14 @@ impl Feed {
         self.entries.clear();
     }
 
+    /// Positions begin anew; nothing of the old ones is left.
+    pub(crate) fn begin_anew(&mut self) {
+        self.entries.clear();
+        self.next = 0;
+        self.begun_anew = true;
+        self.wake();
+    }
+
     pub(crate) fn close(&mut self) {
         self.closed = true;
         self.wake();
@@ -78,6 +90,12 @@ impl Feed {
     }
 
     fn pop(&mut self) -> Option<Item> {
+        if self.claimed {
+            return None;
+        }
+        if std::mem::take(&mut self.begun_anew) {
+            return Some(Item::BegunAnew);
+        }
         if self.lost > 0 {
             return Some(Item::Lost(std::mem::take(&mut self.lost)));
         }
@@ -93,6 +111,43 @@ enum Item {
     Entry(Seq, Arc<Entry>),
     Notice(Notice),
     Lost(u64),
+    BegunAnew,
+}
+
+/// An event that a transaction has, whoever still waits for it. It goes with the transaction to the driver, so that a caller that gives up
+/// changes nothing about it: the event is out of the feed when the transaction is done, and comes again in its place when it is not.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    shared: Arc<Shared>,
+    seq: Option<Seq>,
+}
+
+impl Claim {
+    /// `None` for a live event, which comes once anyway.
+    pub(crate) fn seq(&self) -> Option<Seq> {
+        self.seq
+    }
+
+    /// The transaction is done.
+    pub(crate) fn done(mut self) {
+        if let Some(seq) = self.seq.take() {
+            let mut feed = lock(&self.shared.feed);
+            feed.entries.remove(&seq);
+            feed.claimed = false;
+            feed.wake();
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(seq) = self.seq {
+            let mut feed = lock(&self.shared.feed);
+            feed.next = feed.next.min(seq);
+            feed.claimed = false;
+            feed.wake();
+        }
+    }
 }
 
 /// What arrives at this device, in the order of its inbox. Made by [`Client::events`]; the newest stream of a client is the one that gets
@@ -127,8 +182,13 @@ impl Events {
     /// Acknowledges the last event: it does not come again.
     pub fn ack(&mut self) {
         if let Some(seq) = self.handed.take() {
-            lock(self.client.feed()).entries.remove(&seq);
-            self.client.took(seq);
+            let mut feed = lock(self.client.feed());
+            // A newer stream gets it again; by now the position may be another event's.
+            if feed.stream == self.stream {
+                feed.entries.remove(&seq);
+                drop(feed);
+                self.client.took(seq);
+            }
         }
     }
 
@@ -137,6 +197,10 @@ impl Events {
     /// the end of the client. The last event of [`Events::next`] is acknowledged first.
     ///
     /// `work` runs on the store's thread: keep it short, and leave `BEGIN` and `COMMIT` to the client.
+    ///
+    /// **Dropping the future** (a `select!`, a timeout) loses nothing and doubles nothing. While it waits for an event, nothing has happened.
+    /// Once `work` has the event, the transaction goes on without the future: if it is done the event does not come again, although nobody has
+    /// seen what `work` returned; if it fails the event comes again. Until that is known, the next call waits, also on another stream.
     ///
     /// # Errors
     /// [`Error::Transaction`]: `work` failed, nothing of it is kept, and the same event comes again at the next call (a live event does not);
@@ -163,8 +227,10 @@ impl Events {
         T: Send + 'static,
         F: FnOnce(&dyn Any, Event) -> Result<T, BoxError> + Send + 'static,
     {
-        let Some(event) = self.next().await else { return Ok(None) };
-        let seq = self.handed.take();
+        let Some(item) = std::future::poll_fn(|cx| self.poll_item(cx, true)).await else { return Ok(None) };
+        let seq = if let Item::Entry(seq, _) = &item { Some(*seq) } else { None };
+        let claim = Claim { shared: self.client.shared(), seq };
+        let event = self.event(item);
         let result = Arc::new(Mutex::new(None));
         let (mut work, mut event, place) = (Some(work), Some(event), result.clone());
         let job = Box::new(move |inside: &dyn Any| {
@@ -172,39 +238,44 @@ impl Events {
             *lock(&place) = Some(work(inside, event)?);
             Ok(())
         });
-        // Until it is known to be done, the event counts as not handed out.
-        let guard = Rewind { client: &self.client, seq };
-        self.client.transaction(seq, job).await?;
-        std::mem::forget(guard);
-        if let Some(seq) = seq {
-            lock(self.client.feed()).entries.remove(&seq);
-        }
+        self.client.transaction(claim, job).await?;
         let done = lock(&result).take();
         done.map(Some).ok_or_else(|| Error::Transaction("the store did not run the work".into()))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.poll_item(cx, false).map(|item| {
+            let item = item?;
+            if let Item::Entry(seq, _) = &item {
+                self.handed = Some(*seq);
+            }
+            Some(self.event(item))
+        })
+    }
+
+    /// `claim`: an entry is a transaction's from now on.
+    fn poll_item(&mut self, cx: &mut Context<'_>, claim: bool) -> Poll<Option<Item>> {
         self.ack();
         let mut feed = lock(self.client.feed());
         if feed.closed || feed.stream != self.stream {
             return Poll::Ready(None);
         }
-        let item = feed.pop();
-        if item.is_none() {
+        let Some(item) = feed.pop() else {
             feed.waker = Some(cx.waker().clone());
-        }
-        drop(feed);
-        let event = match item {
-            None => return Poll::Pending,
-            Some(Item::Lost(events)) => Event::SlowConsumer(events),
-            Some(Item::Notice(Notice::Failed(failed))) => Event::Failed(failed),
-            Some(Item::Notice(Notice::Live(entry))) => Event::from_entry(*entry, &self.client),
-            Some(Item::Entry(seq, entry)) => {
-                self.handed = Some(seq);
-                Event::from_entry(Arc::unwrap_or_clone(entry), &self.client)
-            }
+            return Poll::Pending;
         };
-        Poll::Ready(Some(event))
+        feed.claimed = claim && matches!(item, Item::Entry(..));
+        Poll::Ready(Some(item))
+    }
+
+    fn event(&self, item: Item) -> Event {
+        match item {
+            Item::BegunAnew => Event::BegunAnew,
+            Item::Lost(events) => Event::SlowConsumer(events),
+            Item::Notice(Notice::Failed(failed)) => Event::Failed(failed),
+            Item::Notice(Notice::Live(entry)) => Event::from_entry(*entry, &self.client),
+            Item::Entry(_, entry) => Event::from_entry(Arc::unwrap_or_clone(entry), &self.client),
+        }
     }
 }
 
@@ -213,21 +284,6 @@ impl Stream for Events {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         self.poll(cx)
-    }
-}
-
-/// An event whose transaction was not done comes again.
-struct Rewind<'a> {
-    client: &'a Client,
-    seq: Option<Seq>,
-}
-
-impl Drop for Rewind<'_> {
-    fn drop(&mut self) {
-        if let Some(seq) = self.seq {
-            let mut feed = lock(self.client.feed());
-            feed.next = feed.next.min(seq);
-        }
     }
 }
 

@@ -30,7 +30,8 @@
 //!   stable position ([`IncomingMessage::seq`]), and exactly once through [`Events::next_in_transaction`]. See [`Events`].
 //! - **In memory** (without `.store(path)`) the server keeps what the app has not acknowledged; what waits to be sent is gone with the process.
 //! - The client reconnects for ever, with full jitter up to 30 s, and subscribes and sends again by itself. It ends only when it is closed,
-//!   when its token is refused for good, or when another client takes its device over: [`ConnectionState::Closed`] says which.
+//!   when its token is refused for good, or when another program takes its device over ([`Error::TakenOver`]): [`ConnectionState::Closed`]
+//!   says which.
 //!
 //! # Features
 //!

@@ -115,13 +115,19 @@ pub enum Write {
     Taken(Seq),
     /// Insert or replace the row of that chat.
     Receipts(ReceiptRow),
+    /// Set [`Snapshot::epoch`].
+    Epoch(String),
+    /// The server's store is another one: `last_seq` is `None` again, and every row of receipts goes.
+    BeginAnew,
 }
 
 /// Everything in a store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
-    /// The highest `seq` ever written.
+    /// The highest `seq` written since the start or the last [`Write::BeginAnew`].
     pub last_seq: Option<Seq>,
+    /// Which store of the server it is a position of, as the server calls it; `None` before it was said.
+    pub epoch: Option<String>,
     /// By key.
     pub outgoing: Vec<OutgoingRow>,
     /// By `seq`.

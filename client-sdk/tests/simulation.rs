@@ -23,7 +23,19 @@ fn nothing_is_lost_doubled_or_reordered() {
     println!("{seeds} worlds: {total:?}");
     if seeds >= 300 {
         // A simulation in which these do not happen shows nothing.
-        let world::Seen { crashes, drops, failed_commits, resent, gaps, unconfirmed, refused, repeats, full } = total;
+        let world::Seen {
+            crashes,
+            drops,
+            failed_commits,
+            resent,
+            gaps,
+            unconfirmed,
+            refused,
+            repeats,
+            full,
+            ghosts,
+            begun_anew,
+        } = total;
         for (what, count) in [
             ("crashes", crashes),
             ("dropped connections", drops),
@@ -34,6 +46,8 @@ fn nothing_is_lost_doubled_or_reordered() {
             ("refusals", refused),
             ("entries sent again", repeats),
             ("full inboxes", full),
+            ("takeovers by late attempts", ghosts),
+            ("servers that began anew", begun_anew),
         ] {
             assert!(count >= 10, "{what}: {count}");
         }

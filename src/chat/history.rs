@@ -137,6 +137,11 @@ pub(super) fn keep(db: &Connection, user: &str, event: &Event) -> Result<Vec<Msg
             None => vec![Msg::Notice(failed.error.to_string())],
         },
         Event::Gap(gap) => vec![Msg::Notice(format!("{} entries are gone ({})", gap.to - gap.from + 1, gap.reason))],
+        // The same numbers come again for other messages.
+        Event::BegunAnew => {
+            db.execute_batch("UPDATE chat_lines SET n=NULL; DELETE FROM chat_read")?;
+            vec![Msg::Notice("the server's store is another one than before: its chats begin anew".into())]
+        }
         Event::Typing(typing) => vec![Msg::Typing { chat: typing.chat.clone(), who: typing.from.clone() }],
         Event::Presence(presence) => {
             let how = if presence.available { Presence::Here } else { Presence::Away(presence.last_seen) };

@@ -168,6 +168,21 @@ impl Sqlite {
         )?;
         u32::try_from(boot).map_err(|_| StoreError::Corrupt { expected: "a boot number", got: boot.to_string() })
     }
+
+    /// The number of this store: random, made once. A data directory that is begun anew has another one, so that whoever remembers a position
+    /// of the last one is told.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn epoch(&mut self) -> Result<u64, StoreError> {
+        let epoch: i64 = self.connection.query_row(
+            "INSERT INTO meta VALUES ('epoch', random() & 9223372036854775807)
+             ON CONFLICT (key) DO UPDATE SET value = value RETURNING value",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(epoch.unsigned_abs())
+    }
 }
 
 /// What went wrong with a file.

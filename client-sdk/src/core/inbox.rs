@@ -20,6 +20,10 @@ struct Arrived {
 pub(super) struct Inbox {
     durable: bool,
     untaken_max: usize,
+    /// Which store of the server `last` is a position of.
+    epoch: Option<String>,
+    /// The one that the server has now, while the app has not taken everything of the last one.
+    next_epoch: Option<String>,
     /// The newest position that was taken in; `None` before the first.
     last: Option<Seq>,
     /// Taken in and not to be acknowledged yet, with the packet to acknowledge, if it came over this connection: what is not on the disk,
@@ -38,6 +42,7 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new(
         last: Option<Seq>,
+        epoch: Option<String>,
         rows: Vec<IncomingRow>,
         durable: bool,
         untaken_max: usize,
@@ -54,7 +59,35 @@ impl Inbox {
             }
             out.push_back(Output::Entry(row.seq, Box::new(entry)));
         }
-        Self { durable, untaken_max, last, waiting, untaken, parked: VecDeque::new(), gap_at: None, deaf: false }
+        let (next_epoch, parked, gap_at, deaf) = Default::default();
+        Self { durable, untaken_max, epoch, next_epoch, last, waiting, untaken, parked, gap_at, deaf }
+    }
+
+    /// The server has said which store it has. Another one than before: its positions begin anew, and say nothing beside the old ones.
+    pub(super) fn epoch(&mut self, epoch: String, to: &mut Effects<'_>) {
+        self.next_epoch = None;
+        match &self.epoch {
+            Some(known) if *known == epoch => {}
+            Some(_) => self.next_epoch = Some(epoch),
+            None => {
+                to.writes.push(Write::Epoch(epoch.clone()));
+                self.epoch = Some(epoch);
+            }
+        }
+    }
+
+    /// Begins with the new store's inbox, once nothing of the old one's waits for the app. Returns whether it did.
+    pub(super) fn begin_anew(&mut self, to: &mut Effects<'_>) -> bool {
+        if !self.untaken.is_empty() {
+            return false;
+        }
+        let Some(epoch) = self.next_epoch.take() else { return false };
+        to.writes.push(Write::BeginAnew);
+        to.writes.push(Write::Epoch(epoch.clone()));
+        to.out.push_back(Output::BegunAnew);
+        self.epoch = Some(epoch);
+        (self.last, self.gap_at) = (None, None);
+        true
     }
 
     /// The connection is gone; acknowledgements of its packets would name others now.
@@ -80,7 +113,7 @@ impl Inbox {
             return None;
         }
         let arrived = Arrived { delivery, entry, payload };
-        if !self.parked.is_empty() || self.untaken.len() >= self.untaken_max {
+        if self.next_epoch.is_some() || !self.parked.is_empty() || self.untaken.len() >= self.untaken_max {
             self.parked.push_back(arrived);
             return None;
         }
@@ -123,10 +156,10 @@ impl Inbox {
         }
     }
 
-    /// The app has it. Returns what there was no room for before.
-    pub(super) fn took(&mut self, seq: Seq, stored: bool, to: &mut Effects<'_>) -> Vec<Entry> {
+    /// The app has it.
+    pub(super) fn took(&mut self, seq: Seq, stored: bool, to: &mut Effects<'_>) {
         if !self.untaken.remove(&seq) {
-            return Vec::new();
+            return;
         }
         if !stored {
             to.writes.push(Write::Taken(seq));
@@ -136,8 +169,13 @@ impl Inbox {
         {
             to.out.push_back(Output::Acknowledge(delivery));
         }
+    }
+
+    /// Returns what there was no room for before.
+    pub(super) fn unpark(&mut self, to: &mut Effects<'_>) -> Vec<Entry> {
         let mut taken_in = Vec::new();
-        while self.untaken.len() < self.untaken_max
+        while self.next_epoch.is_none()
+            && self.untaken.len() < self.untaken_max
             && let Some(arrived) = self.parked.pop_front()
         {
             taken_in.extend(self.take_in(arrived, to).map(|entry| *entry));

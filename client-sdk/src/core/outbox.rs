@@ -251,6 +251,18 @@ impl Outbox {
         }
     }
 
+    /// The server has another store: it knows nothing of what it had accepted, and gives the same numbers again. What waits is sent to it.
+    pub(super) fn begin_anew(&mut self, to: &mut Effects<'_>) {
+        self.ticks.clear();
+        let accepted = |row: &OutgoingRow| sent_of(&row.outcome).is_some();
+        let keys: Vec<Key> = self.settled.iter().filter(|(_, row)| accepted(row)).map(|(key, _)| *key).collect();
+        for key in keys {
+            if let Some(row) = self.settled.remove(&key) {
+                self.drop_settled(key, row, to);
+            }
+        }
+    }
+
     fn drop_settled(&mut self, key: Key, row: OutgoingRow, to: &mut Effects<'_>) {
         to.writes.push(Write::ForgetOutgoing(key));
         if let (Some(chat), Some((n, _))) = (row.chat, sent_of(&row.outcome)) {

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::time::Duration;
 
-use natter_protocol::Seq;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::warn;
@@ -12,7 +11,7 @@ use super::Driver;
 use crate::connection::End;
 use crate::core::{Core, Input};
 use crate::error::{BoxError, Error};
-use crate::feed::lock;
+use crate::feed::{Claim, lock};
 use crate::store::Write;
 
 /// Chats whose presence is watched, as the server allows on a connection.
@@ -25,7 +24,7 @@ pub(super) type Reply = oneshot::Sender<Result<(), Error>>;
 /// What an app asks for.
 pub(crate) enum Command {
     Send { id: Option<String>, chat: Option<String>, payload: Vec<u8>, reply: Reply },
-    Transaction { seq: Option<Seq>, job: Job, reply: Reply },
+    Transaction { claim: Claim, job: Job, reply: Reply },
     Forget(String),
     Live(String),
     Watch(String, bool),
@@ -44,10 +43,10 @@ impl Driver {
                 self.sends.insert(ticket, (id.clone(), reply));
                 self.core.handle(now, Input::Send { ticket, id, chat, payload });
             }
-            Command::Transaction { seq, job, reply } => {
+            Command::Transaction { claim, job, reply } => {
                 let ticket = self.ticket();
-                self.transactions.insert(ticket, (seq, reply));
-                self.storage.transaction(ticket, seq.map(Write::Taken).into_iter().collect(), job);
+                self.storage.transaction(ticket, claim.seq().map(Write::Taken).into_iter().collect(), job);
+                self.transactions.insert(ticket, (claim, reply));
             }
             Command::Forget(id) => self.core.handle(now, Input::Forget(id)),
             Command::Live(payload) => {

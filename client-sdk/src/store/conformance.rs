@@ -63,6 +63,25 @@ pub fn check<S: Store>(mut open: impl FnMut() -> S) -> Result<(), String> {
     expected.incoming = vec![entry(6)];
     same("last_seq", &load(&mut store, &owner)?, &expected)?;
 
+    // Positions of another store of the server begin anew, also in the batch that says so.
+    commit(&mut store, &[Write::Epoch("a".into())])?;
+    expected.epoch = Some("a".into());
+    same("an epoch", &load(&mut store, &owner)?, &expected)?;
+    let writes = [
+        Write::Incoming(entry(9)),
+        Write::Taken(9),
+        Write::Taken(6),
+        Write::BeginAnew,
+        Write::Epoch("b".into()),
+        Write::Incoming(entry(2)),
+    ];
+    commit(&mut store, &writes)?;
+    expected.epoch = Some("b".into());
+    expected.last_seq = Some(2);
+    expected.incoming = vec![entry(2)];
+    expected.receipts.clear();
+    same("another epoch", &load(&mut store, &owner)?, &expected)?;
+
     if store.is_durable() {
         drop(store);
         let mut store = open();

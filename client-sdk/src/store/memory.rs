@@ -10,6 +10,7 @@ use super::{IncomingRow, Outcome, OutgoingRow, Owner, ReceiptRow, Snapshot, Stor
 #[derive(Debug, Default, Clone)]
 pub struct MemoryStore {
     last_seq: Option<Seq>,
+    epoch: Option<String>,
     outgoing: BTreeMap<u64, OutgoingRow>,
     incoming: BTreeMap<Seq, IncomingRow>,
     receipts: BTreeMap<String, ReceiptRow>,
@@ -19,6 +20,7 @@ impl Store for MemoryStore {
     fn load(&mut self, _owner: &Owner) -> Result<Snapshot, StoreError> {
         Ok(Snapshot {
             last_seq: self.last_seq,
+            epoch: self.epoch.clone(),
             outgoing: self.outgoing.values().cloned().collect(),
             incoming: self.incoming.values().cloned().collect(),
             receipts: self.receipts.values().cloned().collect(),
@@ -41,6 +43,11 @@ impl Store for MemoryStore {
                     self.incoming.insert(row.seq, row.clone());
                 }
                 Write::Taken(seq) => drop(self.incoming.remove(seq)),
+                Write::Epoch(epoch) => self.epoch = Some(epoch.clone()),
+                Write::BeginAnew => {
+                    self.last_seq = None;
+                    self.receipts.clear();
+                }
                 Write::Receipts(row) => drop(self.receipts.insert(row.chat.clone(), row.clone())),
             }
         }

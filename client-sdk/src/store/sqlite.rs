@@ -135,7 +135,8 @@ fn read(db: &Connection) -> rusqlite::Result<Snapshot> {
         let (delivered, read) = serde_json::from_str(&row.get::<_, String>(1)?).unwrap_or_default();
         Ok(ReceiptRow { chat: row.get(0)?, delivered, read })
     })?;
-    Ok(Snapshot { last_seq, outgoing, incoming, receipts: receipts.collect::<rusqlite::Result<_>>()? })
+    let epoch = db.query_row("SELECT value FROM natter_meta WHERE key='epoch'", [], |row| row.get(0)).optional()?;
+    Ok(Snapshot { last_seq, epoch, outgoing, incoming, receipts: receipts.collect::<rusqlite::Result<_>>()? })
 }
 
 fn apply(db: &Connection, writes: &[Write]) -> rusqlite::Result<()> {
@@ -157,6 +158,13 @@ fn apply(db: &Connection, writes: &[Write]) -> rusqlite::Result<()> {
             }
             Write::Taken(seq) => {
                 db.prepare_cached("DELETE FROM natter_incoming WHERE seq=?1")?.execute([number(*seq)])?;
+            }
+            Write::Epoch(epoch) => {
+                db.prepare_cached("INSERT OR REPLACE INTO natter_meta VALUES('epoch',?1)")?.execute([epoch])?;
+            }
+            Write::BeginAnew => {
+                last = None;
+                db.execute_batch("DELETE FROM natter_meta WHERE key='last_seq'; DELETE FROM natter_receipts")?;
             }
             Write::Receipts(row) => {
                 let ranges = serde_json::json!([row.delivered, row.read]).to_string();

@@ -33,11 +33,25 @@ pub(crate) struct Seen {
     pub(crate) refused: u64,
     pub(crate) repeats: u64,
     pub(crate) full: u64,
+    pub(crate) ghosts: u64,
+    pub(crate) begun_anew: u64,
 }
 
 impl Seen {
     pub(crate) fn add(&mut self, other: &Self) {
-        let Self { crashes, drops, failed_commits, resent, gaps, unconfirmed, refused, repeats, full } = other;
+        let Self {
+            crashes,
+            drops,
+            failed_commits,
+            resent,
+            gaps,
+            unconfirmed,
+            refused,
+            repeats,
+            full,
+            ghosts,
+            begun_anew,
+        } = other;
         self.crashes += crashes;
         self.drops += drops;
         self.failed_commits += failed_commits;
@@ -47,5 +61,7 @@ impl Seen {
         self.refused += refused;
         self.repeats += repeats;
         self.full += full;
+        self.ghosts += ghosts;
+        self.begun_anew += begun_anew;
     }
 }

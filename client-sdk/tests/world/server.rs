@@ -20,6 +20,8 @@ pub(crate) fn id_of(payload: &[u8]) -> String {
 
 #[derive(Default)]
 pub(crate) struct Server {
+    /// Which store it has.
+    pub(crate) epoch: u64,
     /// Ids in the order of `n`; one that stands here twice was doubled.
     pub(crate) committed: Vec<String>,
     /// id -> n, when.
@@ -42,6 +44,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// An empty store.
+    pub(crate) fn new(epoch: u64) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
     pub(crate) fn connected(&mut self) {
         self.sent = self.cursor;
         self.first = false;
@@ -80,6 +87,7 @@ impl Server {
         let mut entry = entry.clone();
         entry["seq"] = seq.into();
         entry["prev"] = self.sent.into();
+        entry["epoch"] = self.epoch.into();
         self.sent = seq;
         let again = seq <= self.sent_ever;
         // The very first of a connection is what tells a new device where it is: nobody could miss it.

@@ -80,11 +80,11 @@ pub(crate) struct SdkDevice<'a> {
     settled: u8,
 }
 
-/// What a client did; `None`: its life is over, and the next one does it. A connection of an earlier life may be late to take it over.
+/// What a client did; `None`: its life is over, and the next one does it.
 fn alive<T>(done: Result<T, Error>) -> Result<Option<T>> {
     match done {
         Ok(done) => Ok(Some(done)),
-        Err(Error::Closed | Error::TakenOver) => Ok(None),
+        Err(Error::Closed) => Ok(None),
         Err(error) => Err(anyhow!("{error}")),
     }
 }
@@ -201,7 +201,7 @@ impl<'a> SdkDevice<'a> {
                     match answer {
                         Ok(n) => self.note(What::Acked { k, n: u32::try_from(n).ok() })?,
                         // The next life asks again.
-                        Err(Error::Closed | Error::TakenOver) => return Ok(Duration::ZERO),
+                        Err(Error::Closed) => return Ok(Duration::ZERO),
                         Err(_) => {
                             self.note(What::Refused)?;
                             self.memory.unacked.remove(&k);
@@ -209,6 +209,10 @@ impl<'a> SdkDevice<'a> {
                     }
                 }
                 changed = state.changed() => {
+                    // A connection of an earlier life may be late to take the device over: nothing ends by that.
+                    if let ConnectionState::Closed(error @ Error::TakenOver) = &*state.borrow() {
+                        return Err(anyhow!("device {}: {error}", self.place.index));
+                    }
                     let ended = changed.is_err() || matches!(*state.borrow(), ConnectionState::Closed(_));
                     let connected = *state.borrow_and_update() == ConnectionState::Connected;
                     if connected && !self.memory.subscribed {
