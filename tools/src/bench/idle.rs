@@ -16,6 +16,9 @@ use super::xmpp::{DOMAIN, stanza};
 /// Devices of an idle user: Natter's `devices_max`.
 pub(crate) const DEVICES: u64 = 10;
 
+/// The first of them.
+pub(crate) const FIRST: &str = "d0";
+
 /// The process's priority.
 const NICE: i32 = 10;
 /// Keep-alives without an answer.
@@ -95,7 +98,12 @@ pub(crate) fn host(endpoint: Endpoint) -> Result<()> {
     drop(lines);
     // Thousands of clients would have machines of their own: what they cost here must not come out of the server's share.
     let _unchanged = rustix::process::nice(NICE);
-    let mut net = Net::new(open(endpoint, &logins, OPENING)?)?;
+    // With XMPP those come first whose greeting makes the user known; with the others the order is nobody's matter.
+    let known = logins.iter().take_while(|login| login.device == FIRST).count();
+    let (first, rest) = logins.split_at(known);
+    let mut links = open(endpoint, first, OPENING)?;
+    links.extend(open(endpoint, rest, OPENING)?);
+    let mut net = Net::new(links)?;
     let mut silence = Silence { protocol: endpoint.protocol, answers: 0 };
     net.begin(&mut silence)?;
     let mut stdout = stdout();

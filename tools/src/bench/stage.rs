@@ -121,7 +121,10 @@ impl<'a> Stage<'a> {
         let device = |i: u64| {
             Some(Login { device: format!("d{i}"), ..users.get(usize::try_from(i / idle::DEVICES).ok()?)?.clone() })
         };
-        let logins: Vec<Login> = (0..connections).filter_map(device).collect();
+        let mut logins: Vec<Login> = (0..connections).filter_map(device).collect();
+        if self.target.kind == Kind::Xmpp {
+            logins.sort_by(|a, b| a.device.cmp(&b.device));
+        }
         let before = self.rss()?;
         let process = idle::start(self.target.endpoint, &logins)?;
         self.target.settle()?;

@@ -4,6 +4,8 @@
 use anyhow::{Result, bail};
 
 use super::{DOMAIN, stanza};
+use crate::bench::dialect::DEVICE;
+use crate::bench::idle::FIRST;
 use crate::bench::opening::{Greeting, Login, Step};
 
 /// What is waited for.
@@ -33,6 +35,17 @@ impl<'a> XmppGreeting<'a> {
     pub(crate) fn new(login: &'a Login) -> Self {
         Self { login, wants: Wants::Stream }
     }
+
+    /// The first device of a user registers him; the others must come later.
+    fn registers(&self) -> bool {
+        [DEVICE, FIRST].contains(&self.login.device.as_str())
+    }
+
+    fn auth(&self) -> Vec<u8> {
+        let Login { user, token, .. } = self.login;
+        let secret = base64(format!("\0{user}\0{token}").as_bytes());
+        format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>").into_bytes()
+    }
 }
 
 fn stream() -> Vec<u8> {
@@ -56,6 +69,7 @@ impl Greeting for XmppGreeting<'_> {
         let Login { user, token, device, .. } = self.login;
         let (next, bytes) = match self.wants {
             Wants::Stream if has("stream:stream") => (Wants::Offer, Vec::new()),
+            Wants::Offer if has("stream:features") && !self.registers() => (Wants::Success, self.auth()),
             Wants::Offer if has("stream:features") => {
                 let register = format!(
                     "<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>{user}</username><password>{token}</password>\
@@ -63,11 +77,7 @@ impl Greeting for XmppGreeting<'_> {
                 );
                 (Wants::User, register.into_bytes())
             }
-            Wants::User if has("iq") && (is(b"result") || has("conflict")) => {
-                let secret = base64(format!("\0{user}\0{token}").as_bytes());
-                let auth = format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>");
-                (Wants::Success, auth.into_bytes())
-            }
+            Wants::User if has("iq") && (is(b"result") || has("conflict")) => (Wants::Success, self.auth()),
             Wants::Success if has("success") => (Wants::StreamAgain, stream()),
             Wants::StreamAgain if has("stream:stream") => (Wants::OfferAgain, Vec::new()),
             Wants::OfferAgain if has("stream:features") => {
