@@ -1,5 +1,6 @@
 //! The admin listener: is the process up, is it ready, what has it done. For the operator; it asks for no token, so keep it on loopback.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -15,9 +16,12 @@ use natter_bridge::http::{Problem, with_problems};
 use natter_bridge::store::background::Watch;
 use natter_broker::Door;
 use natter_protocol::error::Kind;
+use natter_protocol::histogram::{BUCKETS, Snapshot, upper_micros};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -65,10 +69,6 @@ impl Health {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    fn door_stats(&self) -> Option<natter_broker::Stats> {
-        self.door.get().and_then(Weak::upgrade).map(|door| door.stats())
-    }
-
     fn readiness(&self) -> Readiness {
         let bridge = self.bridge.get().is_some_and(|handle| handle.stats().healthy);
         let door = self.door.get().is_some_and(|door| door.strong_count() > 0);
@@ -109,6 +109,9 @@ async fn metrics(State(registry): State<Arc<Registry>>) -> Response {
     }
 }
 
+/// There are none.
+type Exemplars = HashMap<usize, Exemplar<NoLabelSet, f64>>;
+
 /// Reads the counters of the parts when it is scraped.
 struct Metrics {
     health: Arc<Health>,
@@ -142,11 +145,15 @@ impl Collector for Metrics {
                 findings,
             )?;
         }
-        if let Some(stats) = self.health.bridge.get().map(Handle::stats) {
-            bridge(&mut encoder, &stats)?;
+        let stats = self.health.bridge.get().map(Handle::stats);
+        if let Some(stats) = &stats {
+            bridge(&mut encoder, stats)?;
         }
-        if let Some(stats) = self.health.door_stats() {
-            door(&mut encoder, &stats)?;
+        if let Some(door) = self.health.door.get().and_then(Weak::upgrade) {
+            self::door(&mut encoder, &door.stats())?;
+            let times = door.stages();
+            let committed = stats.unwrap_or_default().committed;
+            stages(&mut encoder, &[("committed", committed), ("out", times.out), ("acked", times.acked)])?;
         }
         Ok(())
     }
@@ -207,6 +214,21 @@ fn door(encoder: &mut DescriptorEncoder, stats: &natter_broker::Stats) -> fmt::R
         ("natter_door_frames_dropped", "Frames for connections that were gone", stats.frames_dropped),
     ] {
         counter(encoder, name, help, value)?;
+    }
+    Ok(())
+}
+
+/// A message's stages: a PUBLISH until its commit, an entry from there to its reader's connection, and until its reader's PUBACK.
+fn stages(encoder: &mut DescriptorEncoder, stages: &[(&'static str, Snapshot)]) -> fmt::Result {
+    let help = "Stages of a message: read by the door until committed, until out to its reader, until acknowledged";
+    let mut family = encoder.encode_descriptor("natter_stage_seconds", help, None, MetricType::Histogram)?;
+    for (stage, Snapshot { buckets, sum_micros }) in stages {
+        let seconds = |micros: u64| micros as f64 / 1e6;
+        let bounds = (0..BUCKETS).map(|i| upper_micros(i).map_or(f64::MAX, seconds));
+        let counts: Vec<(f64, u64)> = bounds.zip(buckets.iter().copied()).collect();
+        let labels = [("stage", *stage)];
+        let mut encoder = family.encode_family(&labels)?;
+        encoder.encode_histogram(seconds(*sum_micros), buckets.iter().sum(), &counts, None::<&Exemplars>)?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use natter_protocol::UserId;
 use natter_protocol::error::NotNow;
+use natter_protocol::histogram::micros_of_uuid7;
 use natter_protocol::link::{Down, Intake, LinkReceiver, LinkSender, Up, Window};
 use tokio::sync::oneshot;
 
@@ -60,6 +61,8 @@ pub struct Loop<S> {
     window: Window,
     intake: Intake,
     batch: Vec<Event>,
+    /// When the door read what the batch publishes, in microseconds of Unix time.
+    published_at: Vec<u64>,
     tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
     next_ticket: Ticket,
     /// When each journal row was committed, oldest first.
@@ -99,6 +102,7 @@ impl<S: Store> Loop<S> {
             window: Window::default(),
             intake: Intake::default(),
             batch: Vec::new(),
+            published_at: Vec::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
             committed,
@@ -150,7 +154,12 @@ impl<S: Store> Loop<S> {
                 // The bell's frames are not the door's: they have no part in its credit.
                 (_, Ok(Up::Ring)) => continue,
                 (_, Ok(Up::Took(credit))) => self.window.confirmed(credit),
-                (Some(user), Ok(up)) => self.batch.push(Event::Up(user, up)),
+                (Some(user), Ok(up)) => {
+                    if let Up::Publish(publication) = &up {
+                        self.published_at.push(micros_of_uuid7(publication.stamp));
+                    }
+                    self.batch.push(Event::Up(user, up));
+                }
                 (None, Ok(up)) => tracing::error!(?up, "a frame without a user"),
                 (_, Err(error)) => tracing::error!(%error, "a frame of the door does not read"),
             }
@@ -209,6 +218,7 @@ impl<S: Store> Loop<S> {
                     self.recovered();
                 }
                 let fed = self.engine.release(&mut self.window, &mut released);
+                self.note_times(&mut released);
                 self.say(released)?;
                 fed?;
             }
@@ -217,6 +227,7 @@ impl<S: Store> Loop<S> {
                 tracing::error!(%error, "a batch was not committed: its senders are told \"not now\"");
                 self.counters.healthy.store(false, Ordering::Relaxed);
                 self.next_probe = Some(Instant::now() + PROBE_REST);
+                self.published_at.clear();
                 let released = self.engine.abort(NotNow::Unavailable)?;
                 for (_, frame) in &released.frames {
                     self.window.sent(frame.len());
@@ -264,6 +275,23 @@ impl<S: Store> Loop<S> {
         }
         let now = Instant::now();
         now < *self.silent_until.get_or_insert(now + SILENT_MAX)
+    }
+
+    /// A batch is committed: for the histograms, how old what it published is, and when its entries leave.
+    fn note_times(&mut self, released: &mut Released) {
+        let has_entries = released.frames.iter().any(|(_, frame)| Down::is_entry(frame));
+        if self.published_at.is_empty() && !has_entries {
+            return;
+        }
+        let now = Clock::unix_micros();
+        for at in self.published_at.drain(..) {
+            self.counters.committed.record(now.saturating_sub(at));
+        }
+        if has_entries {
+            let frame = Down::Committed(now).encode();
+            self.window.sent(frame.len());
+            released.frames.insert(0, (None, frame));
+        }
     }
 
     fn say(&mut self, released: Released) -> Result<(), Error> {
@@ -359,6 +387,11 @@ struct Clock {
 }
 
 impl Clock {
+    fn unix_micros() -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn now(&self) -> Now {
         Now {
             server_secs: self.server_secs

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use natter_protocol::histogram::{Histogram, Snapshot};
+
 /// What the loop has done since its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -33,6 +35,8 @@ pub struct Stats {
     pub unsettled: u64,
     /// Whether the last commit went well.
     pub healthy: bool,
+    /// PUBLISHes: from when the door read them until they were committed, or refused.
+    pub committed: Snapshot,
 }
 
 /// The counters behind [`Stats`].
@@ -52,6 +56,7 @@ pub struct Counters {
     pub(crate) statuses_ended: AtomicU64,
     pub(crate) unsettled: AtomicU64,
     pub(crate) healthy: AtomicBool,
+    pub(crate) committed: Histogram,
 }
 
 impl Counters {
@@ -83,6 +88,7 @@ impl Counters {
             statuses_ended: read(&self.statuses_ended),
             unsettled: read(&self.unsettled),
             healthy: self.healthy.load(Ordering::Relaxed),
+            committed: self.committed.snapshot(),
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::packet::{self, Inbound, Outbound};
 use crate::rate::{Bucket, Rate};
 use crate::registry::{Client, Entry, NoEntry, Present};
 use crate::session::{Cause, End, Legacy, Session};
+use crate::stages::{self, OnTheirWay};
 use crate::uplink::Frame;
 use crate::validate::BadConnect;
 
@@ -232,7 +233,7 @@ async fn begin<S>(stream: S, open_by: Instant, presence: &Presence, guest: Guest
     }
     let now = Instant::now();
     let expires_at = now.checked_add(Duration::from_secs(grant.expires_at.saturating_sub(unix_now())));
-    let session = Session::new(*id, accepted, expires_at, || uuid::Uuid::now_v7().as_u128(), now);
+    let session = Session::new(*id, accepted, expires_at, stages::stamp, now);
     Box::new(Driver {
         stream,
         shared: Arc::clone(shared),
@@ -243,7 +244,9 @@ async fn begin<S>(stream: S, open_by: Instant, presence: &Presence, guest: Guest
         session,
         out: BytesMut::new(),
         up: VecDeque::new(),
+        entries: OnTheirWay::default(),
         written_at: now,
+        woken_at: now,
         open_by,
         publishes,
         packets: Bucket::default(),
@@ -267,8 +270,11 @@ struct Driver<S> {
     out: BytesMut,
     /// Not sent up yet, for want of credit.
     up: VecDeque<Frame>,
+    entries: OnTheirWay,
     /// When the client last took something of what is written to it, or had nothing to take.
     written_at: Instant,
+    /// When the task was last woken, or began.
+    woken_at: Instant,
     /// When CONNACK must have gone out.
     open_by: Instant,
     /// What the user has published, with all connections.
@@ -326,9 +332,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             let event = poll_fn(|cx| self.poll_event(cx, timer.as_mut())).await;
             let now = Instant::now();
+            self.woken_at = now;
             match event {
                 Event::Progress => {}
-                Event::Mail(Taken { frames, end }) => {
+                Event::Mail(Taken { frames, committed_at, end }) => {
+                    self.entries.out(&frames, committed_at, now, &self.shared.stages);
                     for frame in frames {
                         self.session.handle_down(frame);
                     }
@@ -409,8 +417,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn collect_up(&mut self) {
         while let Some(frame) = self.session.poll_up() {
-            if matches!(frame, Up::Publish(_)) {
-                count(&self.shared.metrics.publishes);
+            match &frame {
+                Up::Publish(_) => count(&self.shared.metrics.publishes),
+                Up::Acked { seq, .. } => self.entries.acked(*seq, self.woken_at, &self.shared.stages),
+                _ => {}
             }
             self.up.push_back(Frame::from(&frame));
         }
@@ -485,7 +495,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Poll::Ready(Event::Mail(taken));
             }
         } else if let Some(end) = self.mailbox.poll_end(cx) {
-            return Poll::Ready(Event::Mail(Taken { frames: Vec::new(), end: Some(end) }));
+            return Poll::Ready(Event::Mail(Taken { end: Some(end), ..Taken::default() }));
         }
         if self.stopped_for_credit {
             // The mailbox's waker is set, so credit that comes from now on wakes this task.

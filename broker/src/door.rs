@@ -23,6 +23,7 @@ use crate::rate::{Bucket, Rate};
 use crate::registry::Registry;
 use crate::router::Link;
 use crate::session::End;
+use crate::stages::{StageTimes, Stages};
 use crate::tls::{TlsAcceptor, TlsError};
 use crate::uplink::Uplink;
 use crate::wills::Wills;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) wills: Wills,
     pub(crate) metrics: Metrics,
+    pub(crate) stages: Stages,
     pub(crate) addresses: Arc<Addresses>,
     /// Memory is above its ceiling.
     pub(crate) is_memory_full: AtomicBool,
@@ -222,6 +224,7 @@ impl Door {
             registry: Registry::default(),
             wills: Wills::default(),
             metrics: Metrics::default(),
+            stages: Stages::default(),
             is_memory_full: AtomicBool::new(false),
             handshakes: AtomicUsize::new(0),
             arrivals: Mutex::default(),
@@ -286,6 +289,12 @@ impl Door {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { over_address_limit: self.shared.addresses.over_limit(), ..self.shared.metrics.stats() }
+    }
+
+    /// How long messages took, stage by stage.
+    #[must_use]
+    pub fn stages(&self) -> StageTimes {
+        self.shared.stages.times()
     }
 
     /// Stops accepting, tells every client (0x8B), and returns when their connections have ended, or after

@@ -20,9 +20,10 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(crate) fn start(mut receiver: Box<dyn LinkReceiver>, shared: Arc<Shared>) -> io::Result<()> {
     thread::Builder::new().name("downlink".into()).spawn(move || {
         let mut intake = Intake::default();
+        let mut committed_at = 0;
         while !shared.has_stopped() {
             match receiver.receive(Instant::now() + LOOK) {
-                Ok(Some((user, frame))) => take(&shared, &mut intake, user.as_ref(), frame),
+                Ok(Some((user, frame))) => take(&shared, &mut intake, &mut committed_at, user.as_ref(), frame),
                 Ok(None) => {}
                 Err(_) => return shared.uplink.fail(),
             }
@@ -31,7 +32,7 @@ pub(crate) fn start(mut receiver: Box<dyn LinkReceiver>, shared: Arc<Shared>) ->
     Ok(())
 }
 
-fn take(shared: &Shared, intake: &mut Intake, user: Option<&UserId>, frame: Bytes) {
+fn take(shared: &Shared, intake: &mut Intake, committed_at: &mut u64, user: Option<&UserId>, frame: Bytes) {
     if let Some(credit) = intake.took(frame.len()) {
         // What opens the other side's window must not wait for this side's.
         shared.uplink.send_anyway(None, &Up::Took(credit));
@@ -44,11 +45,11 @@ fn take(shared: &Shared, intake: &mut Intake, user: Option<&UserId>, frame: Byte
         }
     };
     match frame.connection() {
-        None => {
-            if let Down::Took(credit) = frame {
-                shared.uplink.confirmed(credit);
-            }
-        }
+        None => match frame {
+            Down::Took(credit) => shared.uplink.confirmed(credit),
+            Down::Committed(at) => *committed_at = at,
+            _ => {}
+        },
         Some(connection) => {
             let mailbox = if connection.boot == shared.boot { shared.registry.mailbox(connection.n) } else { None };
             let mailbox = match (&frame, user) {
@@ -57,7 +58,7 @@ fn take(shared: &Shared, intake: &mut Intake, user: Option<&UserId>, frame: Byte
                 }
                 _ => mailbox,
             };
-            match mailbox.map(|mailbox| mailbox.put(frame)) {
+            match mailbox.map(|mailbox| mailbox.put(frame, *committed_at)) {
                 Some(Put::Queued) => {}
                 Some(Put::Dropped) => count(&shared.metrics.live_dropped),
                 Some(Put::Overflow) => tracing::debug!(%connection, "reads too slowly"),

@@ -27,6 +27,7 @@ mod rate;
 mod registry;
 pub mod router;
 mod session;
+mod stages;
 mod tls;
 mod uplink;
 mod validate;
@@ -39,6 +40,7 @@ pub use door::{Door, Place, limit_writes};
 pub use metrics::Stats;
 pub use rate::{Bucket, Rate};
 pub use router::{Ends, Link, start_router};
+pub use stages::StageTimes;
 pub use tls::{TlsAcceptor, TlsError};
 pub use validate::OVERSIZE_BYTES_MAX;
 

@@ -41,6 +41,8 @@ pub(crate) struct Mailbox {
 struct Inner {
     frames: VecDeque<Down>,
     bytes: usize,
+    /// When the oldest of them left the bridge, in microseconds of Unix time; 0: not known.
+    committed_at: u64,
     end: Option<End>,
     waker: Option<Waker>,
     is_done: bool,
@@ -60,6 +62,8 @@ impl Inner {
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) frames: Vec<Down>,
+    /// When the oldest of them left the bridge, in microseconds of Unix time; 0: not known.
+    pub(crate) committed_at: u64,
     pub(crate) end: Option<End>,
 }
 
@@ -73,8 +77,8 @@ impl Mailbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a frame in.
-    pub(crate) fn put(&self, frame: Down) -> Put {
+    /// Puts a frame in, which has left the bridge at `committed_at`.
+    pub(crate) fn put(&self, frame: Down, committed_at: u64) -> Put {
         let mut inner = self.lock();
         if inner.end.is_some() {
             return Put::Queued;
@@ -88,6 +92,9 @@ impl Mailbox {
             inner.cut(End::SLOW);
             Put::Overflow
         } else {
+            if inner.frames.is_empty() {
+                inner.committed_at = committed_at;
+            }
             inner.frames.push_back(frame);
             inner.bytes += bytes;
             Put::Queued
@@ -135,7 +142,11 @@ impl Mailbox {
             set_waker(&mut inner.waker, cx);
             return None;
         }
-        let mut taken = Taken { frames: Vec::with_capacity(inner.frames.len().min(TAKE_FRAMES)), end: None };
+        let mut taken = Taken {
+            frames: Vec::with_capacity(inner.frames.len().min(TAKE_FRAMES)),
+            committed_at: inner.committed_at,
+            end: None,
+        };
         let mut bytes = 0;
         while taken.frames.len() < TAKE_FRAMES
             && bytes < TAKE_BYTES
@@ -235,25 +246,25 @@ mod tests {
     #[test]
     fn live_frames_give_way_and_an_overflow_ends_the_connection() {
         let mailbox = Mailbox::new(4, 100_000);
-        assert_eq!(mailbox.put(live()), Put::Queued);
-        assert_eq!(mailbox.put(entry(1)), Put::Queued);
-        assert_eq!(mailbox.put(live()), Put::Dropped);
-        assert_eq!(mailbox.put(entry(1)), Put::Queued);
-        assert_eq!(mailbox.put(entry(1)), Put::Queued);
-        assert_eq!(mailbox.put(entry(1)), Put::Overflow);
+        assert_eq!(mailbox.put(live(), 0), Put::Queued);
+        assert_eq!(mailbox.put(entry(1), 0), Put::Queued);
+        assert_eq!(mailbox.put(live(), 0), Put::Dropped);
+        assert_eq!(mailbox.put(entry(1), 0), Put::Queued);
+        assert_eq!(mailbox.put(entry(1), 0), Put::Queued);
+        assert_eq!(mailbox.put(entry(1), 0), Put::Overflow);
         let taken = mailbox.poll_take(&Context::from_waker(Waker::noop())).unwrap();
         assert_eq!((taken.frames.len(), taken.end), (0, Some(End::SLOW)));
 
         let mailbox = Mailbox::new(100, 10_000);
-        assert_eq!(mailbox.put(entry(9000)), Put::Queued);
-        assert_eq!(mailbox.put(entry(900)), Put::Overflow);
+        assert_eq!(mailbox.put(entry(9000), 0), Put::Queued);
+        assert_eq!(mailbox.put(entry(900), 0), Put::Overflow);
     }
 
     #[test]
     fn the_end_comes_behind_the_frames() {
         let mailbox = Mailbox::new(512, 1 << 20);
         for _ in 0..TAKE_FRAMES + 1 {
-            mailbox.put(entry(1));
+            mailbox.put(entry(1), 0);
         }
         mailbox.end(End::TAKEN_OVER);
         mailbox.end(End::GONE);

@@ -233,6 +233,9 @@ pub enum Down {
     },
     /// Cumulative: what this side has taken in from the other since the start. On the link's own topic.
     Took(Credit),
+    /// Entries behind this frame, up to the next of its kind, left the bridge at this time: microseconds of Unix time, after their commit.
+    /// On the link's own topic; for the histograms alone.
+    Committed(u64),
 }
 
 /// A frame that does not read: a defect of this program, since nobody else writes them.
@@ -263,6 +266,7 @@ mod tag {
     pub(super) const ENTRY: u8 = 37;
     pub(super) const LIVE: u8 = 38;
     pub(super) const END: u8 = 39;
+    pub(super) const COMMITTED: u8 = 40;
 }
 
 impl Up {
@@ -469,8 +473,18 @@ impl Down {
                 w.0.put_u8(*reason);
             }
             Self::Took(credit) => w.credit(*credit),
+            Self::Committed(at) => {
+                w.0.put_u8(tag::COMMITTED);
+                w.0.put_u64(*at);
+            }
         }
         w.0.freeze()
+    }
+
+    /// Whether `frame`, as [`Down::encode`] wrote it, is an entry.
+    #[must_use]
+    pub fn is_entry(frame: &[u8]) -> bool {
+        frame.first() == Some(&tag::ENTRY)
     }
 
     /// Reads what [`Down::encode`] wrote; payloads share `frame`'s memory.
@@ -482,6 +496,9 @@ impl Down {
         let kind = r.u8("a kind")?;
         if kind == tag::TOOK {
             return Ok(Self::Took(r.credit()?));
+        }
+        if kind == tag::COMMITTED {
+            return Ok(Self::Committed(r.u64()?));
         }
         let connection = r.connection()?;
         Ok(match kind {
@@ -524,7 +541,7 @@ impl Down {
             | Self::Entry { connection, .. }
             | Self::Live { connection, .. }
             | Self::Close { connection, .. } => Some(*connection),
-            Self::Took(_) => None,
+            Self::Took(_) | Self::Committed(_) => None,
         }
     }
 

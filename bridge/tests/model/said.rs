@@ -54,7 +54,9 @@ impl Mirror {
                 };
                 (connection, got)
             }
-            Down::Entry { .. } | Down::Live { .. } | Down::Took(_) => panic!("no answer: {down:?}"),
+            Down::Entry { .. } | Down::Live { .. } | Down::Took(_) | Down::Committed(_) => {
+                panic!("no answer: {down:?}")
+            }
         };
         let expected = self.expected.get_mut(&connection).and_then(std::collections::VecDeque::pop_front);
         assert_eq!(Some(&got), expected.as_ref(), "the next answer to {connection}");

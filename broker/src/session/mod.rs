@@ -453,7 +453,7 @@ impl Session {
             Down::Entry { seq, again, payload, .. } => self.entry(seq, again, payload),
             Down::Live { payload, .. } => self.live(payload),
             Down::Close { reason, .. } => self.close(End::server(reason)),
-            Down::Took(_) => {}
+            Down::Took(_) | Down::Committed(_) => {}
         }
     }
 

@@ -1,26 +1,27 @@
-//! A backlog: what waits for one user, taken by one device as fast as it comes.
+//! Backlogs: what waits for users, taken by a device of each as fast as it comes.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::net::{Handler, Net, unexpected};
-use super::scan;
+use super::dialect::scan;
+use super::net::{Net, unexpected};
+use super::packets::Packets;
 use crate::mqtt;
 use crate::torture::progress::Progress;
 
 /// How long nothing may come.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-#[derive(Default)]
 struct Draining {
     taken: u64,
-    last: u64,
+    /// Of each connection.
+    last: Vec<u64>,
 }
 
-/// Takes and acknowledges `entries` on the only connection of `net`; returns when the last one is there.
+/// Takes and acknowledges `entries` on the connections of `net`; returns when the last one is there.
 pub(crate) fn run(entries: u64, net: &mut Net, progress: &mut Progress) -> Result<()> {
-    let mut draining = Draining::default();
+    let mut draining = Draining { taken: 0, last: vec![0; net.len()] };
     net.begin(&mut draining)?;
     let mut heard = (Instant::now(), 0);
     while draining.taken < entries {
@@ -35,19 +36,20 @@ pub(crate) fn run(entries: u64, net: &mut Net, progress: &mut Progress) -> Resul
     Ok(())
 }
 
-impl Handler for Draining {
+impl Packets for Draining {
     fn handle(&mut self, index: usize, first: u8, body: &[u8], _: Instant, output: &mut Vec<u8>) -> Result<()> {
         let (qos, id, payload) = mqtt::split_publish(first, body, true)
             .filter(|_| first >> 4 == 3)
-            .with_context(|| unexpected(index, "an entry", first, body).to_string())?;
+            .with_context(|| unexpected(index, "an entry", body).to_string())?;
+        let Some(last) = self.last.get_mut(index) else { return Ok(()) };
         let seq = scan::number_after(payload, br#""seq":"#);
         let prev = scan::number_after(payload, br#""prev":"#);
-        if qos == 0 || scan::message(payload).is_none() || prev.is_none_or(|prev| prev > self.last) {
-            return Err(unexpected(index, &format!("a message behind entry {}", self.last), first, payload));
+        if qos == 0 || scan::message(payload).is_none() || prev.is_none_or(|prev| prev > *last) {
+            return Err(unexpected(index, &format!("a message behind entry {last}"), payload));
         }
         output.extend_from_slice(&mqtt::puback_bytes(id));
-        if let Some(seq) = seq.filter(|seq| *seq > self.last) {
-            self.last = seq;
+        if let Some(seq) = seq.filter(|seq| *seq > *last) {
+            *last = seq;
             self.taken += 1;
         }
         Ok(())

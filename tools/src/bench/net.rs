@@ -1,30 +1,20 @@
 //! Many connections on one thread: what has come is read, handled and answered with one read and one write a connection a wake-up.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream as StdTcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use crate::mqtt::{self, Packet};
+use super::opening::{Endpoint, Login, open};
 
-/// How long a connection may take to be answered.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// Connections that are opened at a time, where nothing else is asked for.
-pub(crate) const OPENING: usize = 64;
-/// Addresses of the loopback network that connections come from.
-const SOURCES: usize = 8;
-/// Of all connections here: longer than any run is silent.
-const KEEP_ALIVE_S: u16 = 3600;
 /// Threads that bring connections back at once.
 const STORM_THREADS: usize = 8;
 /// What is read at a time.
@@ -35,97 +25,20 @@ const EVENTS: usize = 1024;
 const EXACT_BELOW: Duration = Duration::from_millis(5);
 const TIMER: Token = Token(usize::MAX);
 
-/// Who connects, and what to.
-#[derive(Debug, Clone)]
-pub(crate) struct Login {
-    pub(crate) user: String,
-    pub(crate) token: String,
-    pub(crate) device: String,
-    /// Whether it subscribes to its inbox.
-    pub(crate) subscribes: bool,
-}
-
-/// The topic of a device: `inbox` or `outbox`.
-pub(crate) fn topic(user: &str, device: &str, which: &str) -> String {
-    format!("users/{user}/{device}/{which}")
-}
-
-/// A connection, past CONNACK and SUBACK.
+/// A connection, past its greeting.
 pub(crate) struct Link {
     stream: TcpStream,
-    /// The beginning of a packet whose end has not come.
+    /// The beginning of something whose end has not come.
     input: Vec<u8>,
     output: Vec<u8>,
 }
 
-/// Opens connections, `at_once` at a time.
-pub(crate) fn open(address: SocketAddr, logins: &[Login], at_once: usize) -> Result<Vec<Link>> {
-    let mut links = Vec::with_capacity(logins.len());
-    for logins in logins.chunks(at_once.max(1)) {
-        let streams: Vec<_> =
-            logins.iter().enumerate().map(|(i, login)| greet(address, i, login)).collect::<Result<_>>()?;
-        for (login, stream) in logins.iter().zip(streams) {
-            links.push(welcome(stream, login).with_context(|| format!("{}/{}", login.user, login.device))?);
-        }
+impl Link {
+    /// One that is open; `input` has come and was not read.
+    pub(crate) fn new(stream: std::net::TcpStream, input: Vec<u8>) -> Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream: TcpStream::from_std(stream), input, output: Vec::new() })
     }
-    Ok(links)
-}
-
-/// Connects. To a server on loopback from one of its many addresses, each of which has as many ports again.
-fn dial(address: SocketAddr, index: usize) -> Result<StdTcpStream> {
-    let SocketAddr::V4(v4) = address else { return Ok(StdTcpStream::connect_timeout(&address, ANSWER_MAX)?) };
-    if !v4.ip().is_loopback() {
-        return Ok(StdTcpStream::connect_timeout(&address, ANSWER_MAX)?);
-    }
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    let source = u8::try_from(1 + index % SOURCES).unwrap_or(1);
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, source), 0))?;
-    connect(&socket, &v4)?;
-    Ok(socket.into())
-}
-
-/// Sends CONNECT, and SUBSCRIBE right behind it.
-fn greet(address: SocketAddr, index: usize, login: &Login) -> Result<StdTcpStream> {
-    let Login { user, token, device, subscribes } = login;
-    let mut stream = dial(address, index).with_context(|| address.to_string())?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
-    let mut bytes = mqtt::connect(true, true, KEEP_ALIVE_S, &format!("{user}-{device}"), user, token);
-    if *subscribes {
-        bytes.extend_from_slice(&mqtt::subscribe(true, &topic(user, device, "inbox")));
-    }
-    stream.write_all(&bytes)?;
-    Ok(stream)
-}
-
-/// Waits for the answers.
-fn welcome(mut stream: StdTcpStream, login: &Login) -> Result<Link> {
-    let mut input = Vec::new();
-    let mut chunk = [0; 4096];
-    let (mut at, mut answers) = (0, 0);
-    let expected = if login.subscribes { 2 } else { 1 };
-    while answers < expected {
-        let rest = input.get(at..).unwrap_or_default();
-        let Some((body, end)) = mqtt::measure(rest) else {
-            let length = stream.read(&mut chunk).context("expected CONNACK and SUBACK")?;
-            if length == 0 {
-                bail!("closed before CONNACK and SUBACK");
-            }
-            input.extend_from_slice(chunk.get(..length).unwrap_or_default());
-            continue;
-        };
-        let packet = rest.first().and_then(|first| mqtt::decode(*first, rest.get(body..end)?, true));
-        match packet {
-            Some(Packet::ConnAck { code: 0, .. }) if answers == 0 => {}
-            Some(Packet::SubAck { code: 0..=2 }) if answers == 1 => {}
-            other => bail!("expected CONNACK 0 and SUBACK 0 to 2, got {other:?}"),
-        }
-        answers += 1;
-        at += end;
-    }
-    input.drain(..at);
-    stream.set_nonblocking(true)?;
-    Ok(Link { stream: TcpStream::from_std(stream), input, output: Vec::new() })
 }
 
 /// Bytes that went over the wire, without TCP's own.
@@ -135,13 +48,13 @@ pub(crate) struct Traffic {
     pub(crate) from_server: u64,
 }
 
-/// Something came on a connection: its first byte, what stands behind the length, and when. Answers go to `output`.
+/// What reads the connections of a [`Net`].
 pub(crate) trait Handler {
-    /// Handles a packet of connection `index`.
+    /// Handles what has come on connection `index`, as far as it is whole; how many bytes that was. Answers go to `output`.
     ///
     /// # Errors
     /// The run cannot go on.
-    fn handle(&mut self, index: usize, first: u8, body: &[u8], now: Instant, output: &mut Vec<u8>) -> Result<()>;
+    fn take(&mut self, index: usize, bytes: &[u8], now: Instant, output: &mut Vec<u8>) -> Result<usize>;
 }
 
 /// All connections of a thread.
@@ -175,13 +88,13 @@ impl Net {
     }
 
     /// Drops the first connections, all at once and without a word, and opens them again, all at once.
-    pub(crate) fn storm(&mut self, address: SocketAddr, logins: &[Login]) -> Result<()> {
+    pub(crate) fn storm(&mut self, endpoint: Endpoint, logins: &[Login]) -> Result<()> {
         // A closed socket leaves the poll by itself.
         self.links.drain(..logins.len().min(self.links.len()));
         // One that has to ask again must not keep the others back: they know nothing of each other.
         let links = thread::scope(|scope| {
             let shares = logins.chunks(logins.len().div_ceil(STORM_THREADS).max(1));
-            let threads: Vec<_> = shares.map(|share| scope.spawn(move || open(address, share, share.len()))).collect();
+            let threads: Vec<_> = shares.map(|share| scope.spawn(move || open(endpoint, share, share.len()))).collect();
             let opened = |thread: thread::ScopedJoinHandle<'_, Result<Vec<Link>>>| {
                 thread.join().unwrap_or_else(|_| bail!("a thread of the storm has panicked"))
             };
@@ -191,6 +104,11 @@ impl Net {
         let traffic = self.traffic;
         *self = Self { traffic, ..Self::new(all)? };
         Ok(())
+    }
+
+    /// How many connections there are.
+    pub(crate) fn len(&self) -> usize {
+        self.links.len()
     }
 
     /// What a connection will write at the next [`Net::flush`].
@@ -233,7 +151,7 @@ impl Net {
     pub(crate) fn begin(&mut self, handler: &mut impl Handler) -> Result<()> {
         for (index, link) in self.links.iter_mut().enumerate() {
             let input = std::mem::take(&mut link.input);
-            let used = packets(index, &input, Instant::now(), &mut link.output, handler)?;
+            let used = handler.take(index, &input, Instant::now(), &mut link.output)?;
             link.input = input.get(used..).unwrap_or_default().to_vec();
             link.flush(&mut self.traffic)?;
         }
@@ -263,11 +181,11 @@ impl Link {
             let now = Instant::now();
             let read = buffer.get(..length).unwrap_or_default();
             if self.input.is_empty() {
-                let used = packets(index, read, now, &mut self.output, handler)?;
+                let used = handler.take(index, read, now, &mut self.output)?;
                 self.input.extend_from_slice(read.get(used..).unwrap_or_default());
             } else {
                 self.input.extend_from_slice(read);
-                let used = packets(index, &self.input, now, &mut self.output, handler)?;
+                let used = handler.take(index, &self.input, now, &mut self.output)?;
                 self.input.drain(..used);
             }
             if length < buffer.len() && !ends {
@@ -293,26 +211,9 @@ impl Link {
     }
 }
 
-/// Hands over every whole packet; how many bytes those were.
-fn packets(
-    index: usize,
-    bytes: &[u8],
-    now: Instant,
-    output: &mut Vec<u8>,
-    handler: &mut impl Handler,
-) -> Result<usize> {
-    let mut at = 0;
-    while let Some((body, end)) = bytes.get(at..).and_then(mqtt::measure) {
-        if let (Some(first), Some(body)) = (bytes.get(at), bytes.get(at + body..at + end)) {
-            handler.handle(index, *first, body, now, output)?;
-        }
-        at += end;
-    }
-    Ok(at)
-}
-
 /// Why a run cannot go on: what the server sent was not expected.
-pub(crate) fn unexpected(index: usize, expected: &str, first: u8, body: &[u8]) -> anyhow::Error {
-    let shown = String::from_utf8_lossy(body.get(..body.len().min(400)).unwrap_or_default()).into_owned();
-    anyhow!("connection {index}: expected {expected}, got a packet 0x{first:02x} with {shown:?}")
+pub(crate) fn unexpected(index: usize, expected: &str, got: &[u8]) -> anyhow::Error {
+    let first = got.first().copied().unwrap_or(0);
+    let shown = String::from_utf8_lossy(got.get(..got.len().min(400)).unwrap_or_default()).into_owned();
+    anyhow!("connection {index}: expected {expected}, got 0x{first:02x}: {shown:?}")
 }

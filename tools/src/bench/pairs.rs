@@ -1,32 +1,27 @@
 //! Pairs: one user writes, the other one's device acknowledges, and the round trip is complete when the writer has received a
 //! `delivered` that covers the message.
 //!
-//! Against a plain broker the receiving client publishes that receipt itself, one for each message, to the sender's topic.
+//! What they say is a [`Dialect`]'s; the scenario, its checks and its clocks are the same for every server.
 
 use std::collections::VecDeque;
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use hdrhistogram::Histogram;
-use serde_json::Value;
 
-use super::net::{Handler, Net, Traffic, topic, unexpected};
-use super::process::Cpu;
-use super::scan;
-use crate::mqtt::{self, Packet};
+use super::dialect::{Dialect, Heard, Script, Side, packet_id};
+use super::net::{Handler, Net, Traffic, unexpected};
+use super::process::{Cpu, Loopback, rss_kib};
 use crate::torture::progress::Progress;
 
 /// Messages of a pair on their way, at most: Natter's Receive Maximum.
 pub(crate) const IN_FLIGHT_MAX: u32 = 128;
-/// Of so many entries one is parsed as JSON and compared with what the scan found.
+/// Of so many entries one is parsed in full and compared with what the scan found.
 const SAMPLE: u64 = 256;
 /// How long the last round trips may take when nothing more is sent.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// How long a closed loop waits for something to come before it looks at the clock.
 const WAIT: Duration = Duration::from_millis(20);
-/// The device of everybody here.
-pub(crate) const DEVICE: &str = "phone";
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -39,9 +34,9 @@ pub(crate) struct Plan {
     pub(crate) rate: Option<f64>,
     pub(crate) warmup: Duration,
     pub(crate) time: Duration,
+    /// How many round trips to measure, instead of `time`.
+    pub(crate) messages: Option<u64>,
     pub(crate) text_bytes: usize,
-    /// A plain broker.
-    pub(crate) relay: bool,
     /// What makes the ids of this run its own.
     pub(crate) run: u64,
     pub(crate) server: Option<u32>,
@@ -76,19 +71,16 @@ pub(crate) struct Outcome {
     pub(crate) time: Duration,
     pub(crate) cpu: Cpu,
     pub(crate) traffic: Traffic,
+    /// On the loopback interface, with the headers of IP and TCP.
+    pub(crate) ip_bytes: u64,
+    /// Memory of the server after a tenth of `messages`, and after all of them: round trips and VmRSS in KiB.
+    pub(crate) marks: Vec<(u64, u64)>,
     pub(crate) latencies: Latencies,
     pub(crate) counts: Counts,
 }
 
-struct Pair {
-    from: String,
-    to: String,
-    /// Where the message goes, and in a relay where its receipt goes.
-    topic: String,
-    back: String,
-    /// The payload, with the number of the message to be written at `number_at`.
-    payload: Vec<u8>,
-    number_at: usize,
+struct Pair<D> {
+    dialect: D,
     /// Number of the message before the first, once known.
     base: Option<u64>,
     sent: u64,
@@ -102,9 +94,8 @@ struct Pair {
 }
 
 /// The handler of all pairs. Connection 2p sends for pair p, 2p + 1 receives.
-struct Pairs {
-    relay: bool,
-    pairs: Vec<Pair>,
+struct Pairs<D> {
+    pairs: Vec<Pair<D>>,
     /// Closed loop: how many of a pair may be on their way; 0 stops it.
     in_flight: u64,
     recording: bool,
@@ -112,12 +103,11 @@ struct Pairs {
     receipts: u64,
     parsed: u64,
     receipted: u64,
-    scratch: Vec<u8>,
 }
 
 /// Runs it. Connection 2p of `net` is the sender of pair p, 2p + 1 its receiver.
-pub(crate) fn run(plan: &Plan, net: &mut Net, progress: &mut Progress) -> Result<Outcome> {
-    let mut pairs = Pairs::new(plan)?;
+pub(crate) fn run<D: Dialect>(plan: &Plan, net: &mut Net, progress: &mut Progress) -> Result<Outcome> {
+    let mut pairs = Pairs::<D>::new(plan)?;
     net.begin(&mut pairs)?;
     pairs.first(net)?;
     pairs.in_flight = if plan.rate.is_some() { 0 } else { u64::from(plan.in_flight) };
@@ -126,39 +116,72 @@ pub(crate) fn run(plan: &Plan, net: &mut Net, progress: &mut Progress) -> Result
         pairs.fill(index, net)?;
     }
     let mut schedule = plan.rate.map(|rate| Schedule { start, rate, next: 0 });
-    let (begin, end) = (start + plan.warmup, start + plan.warmup + plan.time);
-    let mut before = None;
-    let (time, cpu, traffic, round_trips) = loop {
+    let begin = start + plan.warmup;
+    let end = plan.messages.is_none().then_some(begin + plan.time);
+    let mut measured: Option<Begun> = None;
+    let mut marks = Vec::new();
+    let (time, used, round_trips) = loop {
         let mut now = Instant::now();
-        if before.is_none() && now >= begin {
-            pairs.recording = true;
-            before = Some((now, Cpu::now(plan.server)?, net.traffic, pairs.receipted));
-        }
-        if let Some((begun, cpu, traffic, receipted)) = before
-            && now >= end
-        {
-            pairs.recording = false;
-            let traffic = Traffic {
-                to_server: net.traffic.to_server - traffic.to_server,
-                from_server: net.traffic.from_server - traffic.from_server,
-            };
-            let used = Cpu::now(plan.server)?.since(cpu);
-            break (now - begun, used, traffic, pairs.receipted - receipted);
+        match &measured {
+            None if now >= begin => {
+                pairs.recording = true;
+                measured = Some(Begun::now(plan, net, pairs.receipted)?);
+            }
+            Some(begun) => {
+                let round_trips = pairs.receipted - begun.receipted;
+                let share = plan.messages.map_or(0, |messages| messages * if marks.is_empty() { 1 } else { 10 } / 10);
+                if let Some(pid) = plan.server.filter(|_| share > 0 && round_trips >= share) {
+                    marks.push((round_trips, rss_kib(pid)?));
+                }
+                if end.map_or(plan.messages.is_some_and(|messages| round_trips >= messages), |end| now >= end) {
+                    pairs.recording = false;
+                    break (now - begun.at, begun.used(plan, net)?, round_trips);
+                }
+            }
+            None => {}
         }
         let mut wait = WAIT;
         if let Some(schedule) = &mut schedule {
             wait = wait.min(schedule.send(&mut pairs, net)?);
             now = Instant::now();
         }
-        let until = if before.is_none() { begin } else { end };
-        net.turn(wait.min(until.saturating_duration_since(now)), &mut pairs)?;
-        let part = start.elapsed().as_secs_f64() / (plan.warmup + plan.time).as_secs_f64();
+        let until = if measured.is_none() { Some(begin) } else { end };
+        net.turn(until.map_or(wait, |until| wait.min(until.saturating_duration_since(now))), &mut pairs)?;
+        let part = match plan.messages {
+            Some(messages) => pairs.receipted as f64 / messages as f64,
+            None => start.elapsed().as_secs_f64() / (plan.warmup + plan.time).as_secs_f64(),
+        };
         progress.tell(part, &format!("{} round trips", pairs.receipted))?;
     };
     pairs.in_flight = 0;
     pairs.drain(net)?;
     let counts = pairs.counts();
-    Ok(Outcome { round_trips, time, cpu, traffic, latencies: pairs.latencies, counts })
+    let (cpu, traffic, ip_bytes) = used;
+    Ok(Outcome { round_trips, time, cpu, traffic, ip_bytes, marks, latencies: pairs.latencies, counts })
+}
+
+/// Where the measurement began.
+struct Begun {
+    at: Instant,
+    cpu: Cpu,
+    traffic: Traffic,
+    loopback: Loopback,
+    receipted: u64,
+}
+
+impl Begun {
+    fn now(plan: &Plan, net: &Net, receipted: u64) -> Result<Self> {
+        let (cpu, loopback) = (Cpu::now(plan.server)?, Loopback::now()?);
+        Ok(Self { at: Instant::now(), cpu, traffic: net.traffic, loopback, receipted })
+    }
+
+    fn used(&self, plan: &Plan, net: &Net) -> Result<(Cpu, Traffic, u64)> {
+        let traffic = Traffic {
+            to_server: net.traffic.to_server - self.traffic.to_server,
+            from_server: net.traffic.from_server - self.traffic.from_server,
+        };
+        Ok((Cpu::now(plan.server)?.since(self.cpu), traffic, Loopback::now()?.since(self.loopback).ip_bytes()))
+    }
 }
 
 /// An open loop: when each message is due, whatever became of those before it.
@@ -170,7 +193,7 @@ struct Schedule {
 
 impl Schedule {
     /// Sends what is due; how long until the next one is.
-    fn send(&mut self, pairs: &mut Pairs, net: &mut Net) -> Result<Duration> {
+    fn send<D: Dialect>(&mut self, pairs: &mut Pairs<D>, net: &mut Net) -> Result<Duration> {
         loop {
             let due = self.start + Duration::from_secs_f64(self.next as f64 / self.rate);
             let now = Instant::now();
@@ -196,36 +219,13 @@ fn nanos(from: Instant, to: Instant) -> u64 {
     u64::try_from(to.saturating_duration_since(from).as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Pairs {
+impl<D: Dialect> Pairs<D> {
     fn new(plan: &Plan) -> Result<Self> {
-        let now = Instant::now();
         let pair = |(from, to): &(String, String)| {
-            let text = "x".repeat(plan.text_bytes);
-            let id = format!("{:016x}-{:016x}", plan.run, 0);
-            let (topic_of, payload) = if plan.relay {
-                (to, Vec::new())
-            } else {
-                let payload = format!(r#"{{"id":"{id}","to":"{to}","type":"text","text":{{"body":"{text}"}}}}"#);
-                (from, payload.into_bytes())
-            };
-            Pair {
-                from: from.clone(),
-                to: to.clone(),
-                topic: topic(topic_of, DEVICE, if plan.relay { "inbox" } else { "outbox" }),
-                back: topic(from, DEVICE, "inbox"),
-                payload: if plan.relay { text.into_bytes() } else { payload },
-                number_at: r#"{"id":""#.len() + 17,
-                base: plan.relay.then_some(0),
-                sent: 0,
-                acked: 0,
-                delivered: 0,
-                receipted: 0,
-                due: vec![now; IN_FLIGHT_MAX as usize],
-                waiting: VecDeque::new(),
-            }
+            let (from, to) = (from.clone(), to.clone());
+            Pair::new(D::new(Script { from, to, text_bytes: plan.text_bytes, run: plan.run }))
         };
         Ok(Self {
-            relay: plan.relay,
             pairs: plan.users.iter().map(pair).collect(),
             in_flight: 0,
             recording: false,
@@ -233,7 +233,6 @@ impl Pairs {
             receipts: 0,
             parsed: 0,
             receipted: 0,
-            scratch: Vec::new(),
         })
     }
 
@@ -275,138 +274,125 @@ impl Pairs {
             pair.waiting.push_back(due);
             return Ok(());
         }
-        pair.send(due, self.relay, &mut self.scratch, output);
+        pair.send(due, output);
         net.flush(2 * index)
     }
 
     /// Begins a closed loop.
     fn fill(&mut self, index: usize, net: &mut Net) -> Result<()> {
         if let (Some(pair), Some(output)) = (self.pairs.get_mut(index), net.output(2 * index)) {
-            pair.refill(self.in_flight, Instant::now(), self.relay, &mut self.scratch, output);
+            pair.refill(self.in_flight, Instant::now(), output);
         }
         net.flush(2 * index)
     }
 
-    /// A PUBACK for the sender.
-    fn acked(&mut self, index: usize, first: u8, body: &[u8], now: Instant) -> Result<()> {
+    /// What `got` said to connection `index`.
+    fn heard(&mut self, index: usize, heard: Heard, got: &[u8], now: Instant, output: &mut Vec<u8>) -> Result<()> {
+        let wrong = |expected: &str| unexpected(index, expected, got);
         let Some(pair) = self.pairs.get_mut(index / 2) else { return Ok(()) };
-        let expected = packet_id(pair.acked);
-        let id = body.first_chunk().map(|id| u16::from_be_bytes(*id));
-        let reason = body.get(2).copied().unwrap_or(0);
-        if id != Some(expected) || reason >= 0x80 || pair.acked == pair.sent {
-            return Err(unexpected(index, &format!("a PUBACK for {expected} that accepts"), first, body));
+        match heard {
+            Heard::Nothing => {}
+            Heard::Accepted { packet } => {
+                let expected = packet_id(pair.acked);
+                if packet != expected || pair.acked == pair.sent {
+                    return Err(wrong(&format!("an answer to packet {expected}")));
+                }
+                if (pair.base.is_none() || pair.acked.is_multiple_of(SAMPLE))
+                    && let Some(n) = pair.dialect.accepted_as(got)
+                {
+                    let base = *pair.base.get_or_insert(n.saturating_sub(pair.acked + 1));
+                    if n != base + pair.acked + 1 {
+                        return Err(wrong(&format!("n = {}", base + pair.acked + 1)));
+                    }
+                }
+                if let Some(due) = pair.due(pair.acked).filter(|_| self.recording) {
+                    self.latencies.accept.saturating_record(nanos(due, now));
+                }
+                pair.acked += 1;
+            }
+            Heard::Message { n } => {
+                let base = *pair.base.get_or_insert(n.saturating_sub(pair.delivered + 1));
+                if n != base + pair.delivered + 1 {
+                    let n = base + pair.delivered + 1;
+                    return Err(wrong(&format!("message {n}: one is lost, doubled or out of order")));
+                }
+                if n.is_multiple_of(SAMPLE) {
+                    self.parsed += 1;
+                    if !pair.dialect.is_message(got, n, pair.delivered) {
+                        return Err(wrong(&format!("message {n}, as it was sent")));
+                    }
+                }
+                if let Some(due) = pair.due(pair.delivered).filter(|_| self.recording) {
+                    self.latencies.deliver.saturating_record(nanos(due, now));
+                }
+                pair.dialect.write_receipt(n, output);
+                pair.delivered += 1;
+            }
+            Heard::Receipt { after, n } => {
+                let base = pair.base.unwrap_or(0);
+                let before = base + pair.receipted;
+                if after > before || n <= before || n > base + pair.delivered {
+                    let upto = base + pair.delivered;
+                    return Err(wrong(&format!("a receipt that covers from {} to at most {upto}", before + 1)));
+                }
+                self.receipts += 1;
+                if self.receipts.is_multiple_of(SAMPLE) {
+                    self.parsed += 1;
+                    if !pair.dialect.is_receipt(got, after, n) {
+                        return Err(wrong(&format!("a receipt for {after} to {n}")));
+                    }
+                }
+                let covered = n - before;
+                if self.recording {
+                    for due in (pair.receipted..pair.receipted + covered).filter_map(|k| pair.due(k)) {
+                        self.latencies.round_trip.saturating_record(nanos(due, now));
+                    }
+                }
+                pair.receipted += covered;
+                if !D::ACCEPTS {
+                    pair.acked = pair.receipted;
+                }
+                self.receipted += covered;
+                pair.refill(self.in_flight, now, output);
+            }
         }
-        if !self.relay && (pair.base.is_none() || pair.acked.is_multiple_of(SAMPLE)) {
-            let Some(Packet::PubAck { n: Some(n), .. }) = mqtt::decode(first, body, true) else {
-                return Err(unexpected(index, "a PUBACK with `n`", first, body));
+        Ok(())
+    }
+}
+
+impl<D: Dialect> Handler for Pairs<D> {
+    fn take(&mut self, index: usize, bytes: &[u8], now: Instant, output: &mut Vec<u8>) -> Result<usize> {
+        let side = if index.is_multiple_of(2) { Side::Sender } else { Side::Receiver };
+        let mut at = 0;
+        while let (Some(rest), Some(pair)) =
+            (bytes.get(at..).filter(|rest| !rest.is_empty()), self.pairs.get_mut(index / 2))
+        {
+            let heard = pair.dialect.hear(side, rest, output);
+            let Some((heard, length)) = heard.with_context(|| unexpected(index, "something else", rest).to_string())?
+            else {
+                break;
             };
-            let base = *pair.base.get_or_insert(u64::from(n).saturating_sub(pair.acked + 1));
-            if u64::from(n) != base + pair.acked + 1 {
-                return Err(unexpected(index, &format!("n = {}", base + pair.acked + 1), first, body));
-            }
+            self.heard(index, heard, rest.get(..length).unwrap_or_default(), now, output)?;
+            at += length;
         }
-        if self.recording
-            && let Some(due) = pair.due(pair.acked)
-        {
-            self.latencies.accept.saturating_record(nanos(due, now));
-        }
-        pair.acked += 1;
-        Ok(())
-    }
-
-    /// A message for the receiver.
-    fn delivered(&mut self, index: usize, first: u8, payload: &[u8], now: Instant, output: &mut Vec<u8>) -> Result<()> {
-        let Some(pair) = self.pairs.get_mut(index / 2) else { return Ok(()) };
-        let n = scan::message(payload).with_context(|| unexpected(index, "a message", first, payload).to_string())?;
-        let base = *pair.base.get_or_insert(n.saturating_sub(pair.delivered + 1));
-        if n != base + pair.delivered + 1 {
-            let words = format!("message {}: one is lost, doubled or out of order", base + pair.delivered + 1);
-            return Err(unexpected(index, &words, first, payload));
-        }
-        if n.is_multiple_of(SAMPLE) {
-            self.parsed += 1;
-            let entry: Value = serde_json::from_slice(payload).context("a message is no JSON")?;
-            let id = entry["id"].as_str().and_then(|id| id.rsplit('-').next());
-            if entry["n"] != n || entry["from"] != pair.from || id != Some(&format!("{:016x}", pair.delivered)) {
-                return Err(unexpected(index, &format!("message {n} of {}", pair.from), first, payload));
-            }
-        }
-        if self.recording
-            && let Some(due) = pair.due(pair.delivered)
-        {
-            self.latencies.deliver.saturating_record(nanos(due, now));
-        }
-        if self.relay {
-            pair.answer(n, &mut self.scratch, output);
-        }
-        pair.delivered += 1;
-        Ok(())
-    }
-
-    /// A receipt for the sender.
-    fn receipted(&mut self, index: usize, first: u8, payload: &[u8], now: Instant, output: &mut Vec<u8>) -> Result<()> {
-        let Some(pair) = self.pairs.get_mut(index / 2) else { return Ok(()) };
-        let receipt = scan::delivered(payload)
-            .with_context(|| unexpected(index, "a receipt: delivered", first, payload).to_string())?;
-        let base = pair.base.unwrap_or(0);
-        let before = base + pair.receipted;
-        if receipt.after > before || receipt.n <= before || receipt.n > base + pair.delivered {
-            let words = format!("a receipt that covers from {} to at most {}", before + 1, base + pair.delivered);
-            return Err(unexpected(index, &words, first, payload));
-        }
-        self.receipts += 1;
-        if self.receipts.is_multiple_of(SAMPLE) {
-            self.parsed += 1;
-            let entry: Value = serde_json::from_slice(payload).context("a receipt is no JSON")?;
-            let status = entry["type"] == "status" && entry["status"] == "delivered" && entry["chat"] == pair.to;
-            if !status || entry["after"] != receipt.after || entry["n"] != receipt.n {
-                return Err(unexpected(index, &format!("{receipt:?} of {}", pair.to), first, payload));
-            }
-        }
-        let covered = receipt.n - before;
-        if self.recording {
-            for due in (pair.receipted..pair.receipted + covered).filter_map(|k| pair.due(k)) {
-                self.latencies.round_trip.saturating_record(nanos(due, now));
-            }
-        }
-        pair.receipted += covered;
-        self.receipted += covered;
-        pair.refill(self.in_flight, now, self.relay, &mut self.scratch, output);
-        Ok(())
+        Ok(at)
     }
 }
 
-impl Handler for Pairs {
-    fn handle(&mut self, index: usize, first: u8, body: &[u8], now: Instant, output: &mut Vec<u8>) -> Result<()> {
-        let sends = index.is_multiple_of(2);
-        match first >> 4 {
-            3 => {
-                let (qos, id, payload) = mqtt::split_publish(first, body, true)
-                    .with_context(|| unexpected(index, "a PUBLISH", first, body).to_string())?;
-                if qos > 0 {
-                    output.extend_from_slice(&mqtt::puback_bytes(id));
-                }
-                if sends {
-                    self.receipted(index, first, payload, now, output)
-                } else {
-                    self.delivered(index, first, payload, now, output)
-                }
-            }
-            4 if sends => self.acked(index, first, body, now),
-            // Of the receipts that a relay's receiver publishes.
-            4 if self.relay => Ok(()),
-            _ => Err(unexpected(index, "PUBLISH or PUBACK", first, body)),
+impl<D: Dialect> Pair<D> {
+    fn new(dialect: D) -> Self {
+        Self {
+            base: dialect.base(),
+            dialect,
+            sent: 0,
+            acked: 0,
+            delivered: 0,
+            receipted: 0,
+            due: vec![Instant::now(); IN_FLIGHT_MAX as usize],
+            waiting: VecDeque::new(),
         }
     }
-}
 
-/// Of message k of a pair.
-fn packet_id(k: u64) -> u16 {
-    // Below 65,535.
-    u16::try_from(k % 65_535).unwrap_or(0) + 1
-}
-
-impl Pair {
     fn on_their_way(&self) -> u64 {
         self.sent - self.receipted.min(self.acked)
     }
@@ -419,61 +405,23 @@ impl Pair {
         self.due.get((k % u64::from(IN_FLIGHT_MAX)) as usize).copied()
     }
 
-    fn send(&mut self, due: Instant, relay: bool, scratch: &mut Vec<u8>, output: &mut Vec<u8>) {
-        let k = self.sent;
-        if let Some(slot) = self.due.get_mut((k % u64::from(IN_FLIGHT_MAX)) as usize) {
+    fn send(&mut self, due: Instant, output: &mut Vec<u8>) {
+        if let Some(slot) = self.due.get_mut((self.sent % u64::from(IN_FLIGHT_MAX)) as usize) {
             *slot = due;
         }
-        if relay {
-            // As Natter's entry would be.
-            scratch.clear();
-            let text = String::from_utf8_lossy(&self.payload);
-            let Self { from, .. } = self;
-            let (seq, prev) = (k + 1, k);
-            // Writing to memory does not fail.
-            let _ = write!(
-                scratch,
-                r#"{{"seq":{seq},"prev":{prev},"from":"{from}","chat":"{from}","n":{seq},"id":"{:016x}-{k:016x}","#,
-                0
-            );
-            let _ = write!(scratch, r#""timestamp":"1764000000","type":"text","text":{{"body":"{text}"}}}}"#);
-            mqtt::write_publish(output, true, &self.topic, packet_id(k), scratch);
-        } else {
-            if let Some(digits) = self.payload.get_mut(self.number_at..self.number_at + 16) {
-                let mut rest = k;
-                for digit in digits.iter_mut().rev() {
-                    *digit = *b"0123456789abcdef".get((rest & 15) as usize).unwrap_or(&b'0');
-                    rest >>= 4;
-                }
-            }
-            mqtt::write_publish(output, true, &self.topic, packet_id(k), &self.payload);
-        }
+        self.dialect.write_message(self.sent, output);
         self.sent += 1;
     }
 
     /// What has waited goes first; then as many as may be on their way.
-    fn refill(&mut self, in_flight: u64, now: Instant, relay: bool, scratch: &mut Vec<u8>, output: &mut Vec<u8>) {
+    fn refill(&mut self, in_flight: u64, now: Instant, output: &mut Vec<u8>) {
         while self.on_their_way() < IN_FLIGHT_MAX.into()
             && let Some(due) = self.waiting.pop_front()
         {
-            self.send(due, relay, scratch, output);
+            self.send(due, output);
         }
         while self.on_their_way() < in_flight {
-            self.send(now, relay, scratch, output);
+            self.send(now, output);
         }
-    }
-
-    /// A relay's receipt for message `n`.
-    fn answer(&self, n: u64, scratch: &mut Vec<u8>, output: &mut Vec<u8>) {
-        scratch.clear();
-        let Self { to, .. } = self;
-        let (prev, k) = (n - 1, n - 1);
-        // Writing to memory does not fail.
-        let _ = write!(
-            scratch,
-            r#"{{"seq":{n},"prev":{prev},"type":"status","status":"delivered","chat":"{to}","after":{prev},"n":{n},"id":"{:016x}-{k:016x}","recipient_id":"{to}","timestamp":"1764000000"}}"#,
-            0
-        );
-        mqtt::write_publish(output, true, &self.back, packet_id(k), scratch);
     }
 }

@@ -67,6 +67,37 @@ fn of_machine() -> Result<Duration> {
     Ok(ticks(busy))
 }
 
+/// What the loopback interface has carried so far: the wire between server and generator, where nobody else uses it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loopback {
+    bytes: u64,
+    packets: u64,
+}
+
+impl Loopback {
+    /// Of a packet on the interface: what stands before IP.
+    const LINK_HEADER: u64 = 14;
+
+    pub(crate) fn now() -> Result<Self> {
+        let text = read_to_string("/proc/net/dev").context("/proc/net/dev")?;
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("lo:"));
+        let mut fields = line.unwrap_or_default().split_whitespace().map(str::parse::<u64>);
+        match (fields.next(), fields.next()) {
+            (Some(Ok(bytes)), Some(Ok(packets))) => Ok(Self { bytes, packets }),
+            _ => anyhow::bail!("/proc/net/dev: expected bytes and packets of lo, got {line:?}"),
+        }
+    }
+
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { bytes: self.bytes.saturating_sub(before.bytes), packets: self.packets.saturating_sub(before.packets) }
+    }
+
+    /// With the headers of IP and TCP, and with packets that only acknowledge.
+    pub(crate) fn ip_bytes(self) -> u64 {
+        self.bytes.saturating_sub(self.packets * Self::LINK_HEADER)
+    }
+}
+
 /// VmRSS of a process, in KiB.
 pub(crate) fn rss_kib(pid: u32) -> Result<u64> {
     let status = read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::net::{Handler, Net, topic, unexpected};
-use super::pairs::DEVICE;
+use super::dialect::DEVICE;
+use super::net::{Net, unexpected};
+use super::packets::{Packets, topic};
 use crate::mqtt;
 use crate::torture::progress::Progress;
 
@@ -93,10 +94,10 @@ impl Storing<'_> {
     }
 }
 
-impl Handler for Storing<'_> {
+impl Packets for Storing<'_> {
     fn handle(&mut self, index: usize, first: u8, body: &[u8], _: Instant, output: &mut Vec<u8>) -> Result<()> {
         if first >> 4 != 4 || body.get(2).is_some_and(|reason| *reason >= 0x80) {
-            return Err(unexpected(index, "a PUBACK that accepts", first, body));
+            return Err(unexpected(index, "a PUBACK that accepts", body));
         }
         if let Some(acked) = self.acked.get_mut(index) {
             *acked += 1;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::opening::{Endpoint, Protocol};
+use super::options::Common;
 use crate::torture::server::Server;
 
 /// How long a broker may take to listen, and a server to settle what was stored.
@@ -18,17 +20,27 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The rest before a measurement, for what has no gauge.
 const REST: Duration = Duration::from_secs(2);
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Natter,
+    /// A plain broker: it has no users, and stores nothing.
+    Relay,
+    /// An XMPP server; its users register themselves.
+    Xmpp,
+}
+
 /// A server, ended when it is dropped unless it was there before.
 pub(crate) struct Target {
-    pub(crate) address: SocketAddr,
+    pub(crate) endpoint: Endpoint,
     pub(crate) pid: Option<u32>,
     /// Program and version.
     pub(crate) name: String,
-    /// A plain broker: it has no users, and stores nothing.
-    pub(crate) relay: bool,
+    pub(crate) kind: Kind,
+    pub(crate) http: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     /// Its data directory.
-    data: PathBuf,
+    pub(crate) data: PathBuf,
     _keeps: Keeps,
 }
 
@@ -47,6 +59,10 @@ impl Drop for Ended {
     }
 }
 
+fn mqtt(address: SocketAddr) -> Endpoint {
+    Endpoint { protocol: Protocol::Mqtt, address }
+}
+
 fn natter_name() -> String {
     format!("natter {}", env!("CARGO_PKG_VERSION"))
 }
@@ -60,10 +76,11 @@ impl Target {
         let port = server.start()?;
         let pid = server.pid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
         Ok(Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            endpoint: mqtt(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
             pid,
             name: natter_name(),
-            relay: false,
+            kind: Kind::Natter,
+            http: server.http,
             admin: server.admin,
             data: dir.join("server"),
             _keeps: Keeps::Natter { _server: server },
@@ -71,8 +88,24 @@ impl Target {
     }
 
     /// One that runs, with its data directory.
-    pub(crate) fn given(address: SocketAddr, pid: Option<u32>, admin: Option<SocketAddr>, data: PathBuf) -> Self {
-        Self { address, pid, name: natter_name(), relay: false, admin, data, _keeps: Keeps::Nothing }
+    pub(crate) fn given(address: SocketAddr, common: &Common, data: PathBuf) -> Self {
+        let Common { pid, admin, http, .. } = *common;
+        let (endpoint, name) = (mqtt(address), natter_name());
+        Self { endpoint, pid, name, kind: Kind::Natter, http, admin, data, _keeps: Keeps::Nothing }
+    }
+
+    /// An XMPP server that runs.
+    pub(crate) fn xmpp(address: SocketAddr, pid: Option<u32>, name: &str) -> Self {
+        Self {
+            endpoint: Endpoint { protocol: Protocol::Xmpp, address },
+            pid,
+            name: name.to_owned(),
+            kind: Kind::Xmpp,
+            http: None,
+            admin: None,
+            data: PathBuf::new(),
+            _keeps: Keeps::Nothing,
+        }
     }
 
     /// Starts mosquitto; `None`: it is not there.
@@ -108,9 +141,16 @@ impl Target {
             }
             sleep(LOOK);
         }
-        let data = dir.to_owned();
-        let _keeps = Keeps::Broker { _child: child };
-        Ok(Some(Self { address, pid: Some(pid), name: version, relay: true, admin: None, data, _keeps }))
+        Ok(Some(Self {
+            endpoint: mqtt(address),
+            pid: Some(pid),
+            name: version,
+            kind: Kind::Relay,
+            http: None,
+            admin: None,
+            data: dir.to_owned(),
+            _keeps: Keeps::Broker { _child: child },
+        }))
     }
 
     /// Adds users, all at once.
@@ -120,7 +160,7 @@ impl Target {
 
     /// A token for each user.
     pub(crate) fn tokens(&self, names: &[String]) -> Result<Vec<String>> {
-        if self.relay {
+        if self.kind != Kind::Natter {
             return Ok(vec!["none".to_owned(); names.len()]);
         }
         let output = self.ask(&["token", "-"], names.iter().cloned())?;
