@@ -1,6 +1,8 @@
 //! Contacts: whom a user knows, by the name he gives them. Who sees what of a user follows from it: his *audience* are the contacts of his
 //! that have him as a contact too, so that nobody pushes anything at strangers, and neither of whom has blocked the other.
 
+pub mod vcard;
+
 use std::collections::BTreeMap;
 
 use natter_protocol::UserId;

@@ -6,13 +6,13 @@ mod world;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use natter_bridge::{Limits, PeopleLimits};
 use natter_bridge::blocks::{Ask, Told};
 use natter_bridge::contacts;
 use natter_bridge::engine::{Event, Released, Reply, Request};
 use natter_bridge::inside::Fetch;
 use natter_bridge::quota::Amount;
 use natter_bridge::status;
+use natter_bridge::{Limits, PeopleLimits};
 use natter_protocol::error::Kind;
 use natter_protocol::link::{Answer, Dialect, Down, Mode, Up};
 use natter_protocol::{ConnectionId, DeviceId, N, Seq};
