@@ -1,6 +1,9 @@
 //! Contacts: whom a user knows, by the name he gives them. Who sees what of a user follows from it: his *audience* are the contacts of his
 //! that have him as a contact too, so that nobody pushes anything at strangers, and neither of whom has blocked the other.
+//!
+//! - [`import`] contacts out of a file or a message · [`vcard`] the file
 
+pub mod import;
 pub mod vcard;
 
 use std::collections::BTreeMap;
@@ -52,6 +55,8 @@ pub enum Ask {
     Put(UserId, UserId, Option<String>),
     /// And no more.
     Remove(UserId, UserId),
+    /// A user has everybody as a contact whom these cards name, from now on: [`import`].
+    Import(UserId, Vec<Result<vcard::Card, Refusal>>),
 }
 
 /// What comes of it.
@@ -61,6 +66,8 @@ pub enum Told {
     List(Vec<(UserId, Contact)>),
     /// Whether something changed.
     Done(bool),
+    /// Of each card in order, what came of it; of one that names several users, for each.
+    Imported(Vec<Vec<import::Outcome>>),
     /// It was not done, for good.
     Refused(Refusal),
 }
@@ -73,6 +80,7 @@ impl<S: Store> Engine<S> {
                 Ok(Told::List(self.state.contacts(&user, after.as_ref(), limit)?))
             }
             Ask::Put(user, contact, name) => self.put_contact(user, contact, name),
+            Ask::Import(user, cards) => self.import_contacts(user, cards),
             Ask::Remove(user, contact) => {
                 let is_there = self.state.contact(&user, &contact)?.is_some();
                 if is_there {
