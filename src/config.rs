@@ -1,6 +1,7 @@
 //! What `natter` is told: embedded defaults, a file, the environment, flags, each over the one before it.
 
 mod media;
+mod people;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use media::Media;
+pub(crate) use people::People;
 
 /// The defaults: the commented file that is shipped is the one that counts.
 pub(crate) const DEFAULTS: &str = include_str!("../config/natter.toml");
@@ -32,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) door: Door,
     pub(crate) bridge: Bridge,
     pub(crate) media: Media,
+    pub(crate) people: People,
     pub(crate) shutdown: Shutdown,
     pub(crate) log: Log,
 }
@@ -345,6 +348,7 @@ impl Config {
             }
         }
         self.media.check()?;
+        self.people.check()?;
         self.check_tls()?;
         self.check_anonymous()?;
         self.check_registration()?;
@@ -481,6 +485,7 @@ impl Config {
             devices_max: self.bridge.devices_max,
             sessions_max: self.bridge.sessions_max,
             media: self.media.limits(),
+            people: self.people.limits(),
             ..natter_bridge::Limits::default()
         };
         natter_bridge::Config { path, limits }

@@ -185,6 +185,7 @@ fn of_alice(name: &str, media: &str) -> Option<(String, Value)> {
         | "POST /v1/users/disable"
         | "POST /v1/contacts"
         | "GET /v1/contacts"
+        | "POST /v1/contacts/import"
         | "PUT /v1/contacts/{user}"
         | "DELETE /v1/contacts/{user}"
         | "GET /v1/blocks"

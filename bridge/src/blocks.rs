@@ -15,11 +15,12 @@ use crate::chat_key::ChatKey;
 use crate::engine::{Engine, Reply, Request};
 use crate::overlay::Overlay;
 use crate::state::State;
+use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 use crate::{Error, Handle};
 
-/// Users that one user may have blocked; one more is refused.
-pub const BLOCKS_MAX: usize = 1000;
+/// Blocked users that one answer lists, and that one request of the Cloud API's names.
+pub const BLOCKS_A_PAGE: usize = 1000;
 
 /// Blocks that are not settled, or not settled as being lifted: since which Unix second, by who blocks and who is blocked.
 pub(crate) type Unsettled = Overlay<(UserId, UserId), Option<u64>>;
@@ -50,13 +51,14 @@ impl<S: Store> Engine<S> {
     pub(crate) fn blocks_question(&mut self, ask: Ask) -> Result<Told, StoreError> {
         match ask {
             Ask::List(user, after, limit) => {
-                Ok(Told::List(self.state.blocks(&user, after.as_ref(), limit.clamp(1, BLOCKS_MAX))?))
+                Ok(Told::List(self.state.blocks(&user, after.as_ref(), limit.clamp(1, BLOCKS_A_PAGE))?))
             }
             Ask::Block(user, other) => self.block(user, other),
             Ask::Unblock(user, other) => {
                 let is_blocked = self.state.is_blocked(&user, &other)?;
                 if is_blocked {
                     self.change(Change::Block { user, other, since: None })?;
+                    Counters::add(&self.counters.unblocks);
                 }
                 Ok(Told::Done(is_blocked))
             }
@@ -74,14 +76,16 @@ impl<S: Store> Engine<S> {
         if self.state.is_blocked(&user, &other)? {
             return Ok(Told::Done(false));
         }
-        if self.state.blocks(&user, None, BLOCKS_MAX)?.len() >= BLOCKS_MAX {
-            let details = format!("user: expected fewer than {BLOCKS_MAX} blocked users, got one more: unblock some");
+        let blocks_max = self.limits.people.blocks_max;
+        if self.state.blocks(&user, None, blocks_max)?.len() >= blocks_max {
+            let details = format!("user: expected fewer than {blocks_max} blocked users, got one more: unblock some");
             return refused(Kind::Quota, details);
         }
         // A user that an app's own backend names in a token exists from his first call.
         self.add_user(&user)?;
         let since = Some(self.now.unix_secs);
         self.change(Change::Block { user: user.clone(), other: other.clone(), since })?;
+        Counters::add(&self.counters.blocks);
         // What has not arrived does not any more: neither his messages, nor the statuses of either for the other.
         self.hide(&ChatKey::new(&user, &Chat::Direct(other.clone())), &other, &user)?;
         self.hide(&ChatKey::new(&other, &Chat::Status), &other, &user)?;

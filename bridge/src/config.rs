@@ -37,6 +37,25 @@ pub struct Limits {
     pub batch_events_max: usize,
     /// What a user may keep of files.
     pub media: MediaLimits,
+    /// Whom a user may know and block, and what he may show.
+    pub people: PeopleLimits,
+}
+
+/// Whom a user may know and block, and what he may show. One more is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeopleLimits {
+    /// Contacts a user. Default 10,000.
+    pub contacts_max: usize,
+    /// Users that one user may have blocked. Default 1,000.
+    pub blocks_max: usize,
+    /// Statuses of a user that are shown at a time. Default 100.
+    pub statuses_max: usize,
+}
+
+impl Default for PeopleLimits {
+    fn default() -> Self {
+        Self { contacts_max: 10_000, blocks_max: 1000, statuses_max: 100 }
+    }
 }
 
 /// What a user may keep of files, and how long.
@@ -90,6 +109,7 @@ impl Default for Limits {
             swaps_max: 10_000,
             batch_events_max: 1024,
             media: MediaLimits::default(),
+            people: PeopleLimits::default(),
         }
     }
 }

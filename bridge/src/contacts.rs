@@ -1,5 +1,10 @@
 //! Contacts: whom a user knows, by the name he gives them. Who sees what of a user follows from it: his *audience* are the contacts of his
 //! that have him as a contact too, so that nobody pushes anything at strangers, and neither of whom has blocked the other.
+//!
+//! - [`import`] contacts out of a file or a message · [`vcard`] the file
+
+pub mod import;
+pub mod vcard;
 
 use std::collections::BTreeMap;
 
@@ -11,13 +16,14 @@ use crate::change::Change;
 use crate::engine::{Engine, Reply, Request};
 use crate::overlay::Overlay;
 use crate::state::State;
+use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 use crate::{Error, Handle};
 
-/// Contacts of a user; one more is refused.
-pub const CONTACTS_MAX: usize = 10_000;
 /// Contacts that one answer lists.
 pub const CONTACTS_A_PAGE: usize = 1000;
+/// More contacts than any limit allows.
+const ALL: usize = 1 << 30;
 /// Longest name that a user gives a contact, in bytes.
 pub const NAME_BYTES_MAX: usize = 256;
 
@@ -49,6 +55,8 @@ pub enum Ask {
     Put(UserId, UserId, Option<String>),
     /// And no more.
     Remove(UserId, UserId),
+    /// A user has everybody as a contact whom these cards name, from now on: [`import`].
+    Import(UserId, Vec<Result<vcard::Card, Refusal>>),
 }
 
 /// What comes of it.
@@ -58,6 +66,8 @@ pub enum Told {
     List(Vec<(UserId, Contact)>),
     /// Whether something changed.
     Done(bool),
+    /// Of each card in order, what came of it; of one that names several users, for each.
+    Imported(Vec<Vec<import::Outcome>>),
     /// It was not done, for good.
     Refused(Refusal),
 }
@@ -70,10 +80,12 @@ impl<S: Store> Engine<S> {
                 Ok(Told::List(self.state.contacts(&user, after.as_ref(), limit)?))
             }
             Ask::Put(user, contact, name) => self.put_contact(user, contact, name),
+            Ask::Import(user, cards) => self.import_contacts(user, cards),
             Ask::Remove(user, contact) => {
                 let is_there = self.state.contact(&user, &contact)?.is_some();
                 if is_there {
                     self.change(Change::Contact { user, contact, known: None })?;
+                    Counters::add(&self.counters.contacts_removed);
                 }
                 Ok(Told::Done(is_there))
             }
@@ -93,8 +105,9 @@ impl<S: Store> Engine<S> {
             return refused(Kind::InvalidValue, format!("name: expected at most {NAME_BYTES_MAX} bytes, got {bytes}"));
         }
         let before = self.state.contact(&user, &contact)?;
-        if before.is_none() && self.state.contacts_count(&user)? >= CONTACTS_MAX as u64 {
-            let details = format!("user: expected fewer than {CONTACTS_MAX} contacts, got one more: remove some");
+        let contacts_max = self.limits.people.contacts_max;
+        if before.is_none() && self.state.contacts_count(&user)? >= contacts_max as u64 {
+            let details = format!("user: expected fewer than {contacts_max} contacts, got one more: remove some");
             return refused(Kind::Quota, details);
         }
         let since = before.as_ref().map_or(self.now.unix_secs, |before| before.since);
@@ -105,6 +118,9 @@ impl<S: Store> Engine<S> {
         // A user that an app's own backend names in a token exists from his first call.
         self.add_user(&user)?;
         self.change(Change::Contact { user, contact, known })?;
+        if before.is_none() {
+            Counters::add(&self.counters.contacts_added);
+        }
         Ok(Told::Done(true))
     }
 }
@@ -166,7 +182,7 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn audience(&mut self, user: &UserId) -> Result<Vec<UserId>, StoreError> {
         let mut audience = Vec::new();
-        for (contact, _) in self.contacts(user, None, CONTACTS_MAX)? {
+        for (contact, _) in self.contacts(user, None, ALL)? {
             if self.contact(&contact, user)?.is_some() && !self.is_cut_off(user, &contact)? {
                 audience.push(contact);
             }

@@ -4,7 +4,7 @@
 //! - `problem` an error, as RFC 9457 · `shape` the same in WhatsApp's words, on WhatsApp's paths
 //! - `messages` the mission's calls · `whatsapp` the on-premises and Cloud API's · `send` what all ways of sending share
 //! - `liberal` bodies as real clients write them (pure) · `inline` a message in multipart · `extract` queries, paths, bodies
-//! - `contacts` whom a user knows · `blocks` whom he does not hear · `status` what is shown for a day
+//! - `contacts` whom a user knows · `import` out of a file · `blocks` whom he does not hear · `status` what is shown for a day
 //! - `media` files · `form` bodies that carry one · `link` files that lie elsewhere
 //! - `document` `/openapi.json`, made from the routes, and a page that shows it
 //!
@@ -16,6 +16,7 @@ mod contacts;
 mod document;
 mod extract;
 pub mod form;
+mod import;
 mod inline;
 mod liberal;
 mod link;
@@ -93,6 +94,7 @@ pub fn router(api: Api, more: Routes) -> Router {
         .merge(media::with_token())
         .merge(status::routes())
         .merge(contacts::routes())
+        .merge(import::routes())
         .merge(blocks::routes());
     let with_token = own.with_state(api.clone()).merge(more.with_token);
     let (with_token, protected) = with_token.split_for_parts();

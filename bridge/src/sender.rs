@@ -211,6 +211,7 @@ impl<S: Store> Engine<S> {
         self.change(Change::Message { message, hash, at, grant, places })?;
         if is_blocked {
             self.hide_upto(&chat, &recipient, n)?;
+            Counters::add(&self.counters.hidden);
         }
         for place in users {
             self.keep_lag_bounded(&place)?;

@@ -29,8 +29,22 @@ pub struct Stats {
     pub skipped: u64,
     /// Statuses posted; they are messages too.
     pub statuses: u64,
-    /// Statuses whose time was over, or that were taken back.
-    pub statuses_ended: u64,
+    /// Statuses refused because too many are shown.
+    pub statuses_refused: u64,
+    /// Statuses whose time was over.
+    pub statuses_expired: u64,
+    /// Statuses that were taken back.
+    pub statuses_deleted: u64,
+    /// Contacts added.
+    pub contacts_added: u64,
+    /// Contacts removed.
+    pub contacts_removed: u64,
+    /// Users blocked.
+    pub blocks: u64,
+    /// Users blocked no more.
+    pub unblocks: u64,
+    /// Messages of blocked users, accepted and hidden from those who block them.
+    pub hidden: u64,
     /// Journal rows that wait to be settled.
     pub unsettled: u64,
     /// Whether the last commit went well.
@@ -53,7 +67,14 @@ pub struct Counters {
     pub(crate) quota: AtomicU64,
     pub(crate) skipped: AtomicU64,
     pub(crate) statuses: AtomicU64,
-    pub(crate) statuses_ended: AtomicU64,
+    pub(crate) statuses_refused: AtomicU64,
+    pub(crate) statuses_expired: AtomicU64,
+    pub(crate) statuses_deleted: AtomicU64,
+    pub(crate) contacts_added: AtomicU64,
+    pub(crate) contacts_removed: AtomicU64,
+    pub(crate) blocks: AtomicU64,
+    pub(crate) unblocks: AtomicU64,
+    pub(crate) hidden: AtomicU64,
     pub(crate) unsettled: AtomicU64,
     pub(crate) healthy: AtomicBool,
     pub(crate) committed: Histogram,
@@ -85,7 +106,14 @@ impl Counters {
             quota: read(&self.quota),
             skipped: read(&self.skipped),
             statuses: read(&self.statuses),
-            statuses_ended: read(&self.statuses_ended),
+            statuses_refused: read(&self.statuses_refused),
+            statuses_expired: read(&self.statuses_expired),
+            statuses_deleted: read(&self.statuses_deleted),
+            contacts_added: read(&self.contacts_added),
+            contacts_removed: read(&self.contacts_removed),
+            blocks: read(&self.blocks),
+            unblocks: read(&self.unblocks),
+            hidden: read(&self.hidden),
             unsettled: read(&self.unsettled),
             healthy: self.healthy.load(Ordering::Relaxed),
             committed: self.committed.snapshot(),

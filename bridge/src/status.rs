@@ -27,8 +27,6 @@ use crate::store::{Store, StoreError};
 
 /// Server seconds that a status is shown: a day.
 pub const STATUS_SECS: u64 = 24 * 3600;
-/// Statuses of a user that are shown at a time; one more is refused.
-pub const STATUSES_MAX: usize = 100;
 /// Places of statuses that one step of the sweep takes away, and one status more.
 const PLACES_A_STEP: usize = 500;
 /// Statuses looked at in one step of the sweep.
@@ -81,15 +79,17 @@ impl<S: Store> Engine<S> {
         mut written: Written,
     ) -> Ruling<Accept> {
         let chat = ChatKey::new(user, &Chat::Status);
+        let statuses_max = self.limits.people.statuses_max;
         if written.reference.is_some() {
             let details = "context: expected none in a status; an answer to one is a message to its poster";
             return Ok(Err(Refusal::new(Kind::InvalidValue, details)));
         }
         let live = self.state.live_statuses(&chat, self.now.server_secs)?.len();
-        if live >= STATUSES_MAX {
+        if live >= statuses_max {
             Counters::add(&self.counters.quota);
+            Counters::add(&self.counters.statuses_refused);
             let details = format!(
-                "to: expected fewer than {STATUSES_MAX} statuses of {user} that are shown, got {live}: delete some, or wait until they expire"
+                "to: expected fewer than {statuses_max} statuses of {user} that are shown, got {live}: delete some, or wait until they expire"
             );
             return Ok(Err(Refusal::new(Kind::Quota, details)));
         }
@@ -149,6 +149,7 @@ impl<S: Store> Engine<S> {
             }
         }
         self.end_status(&status)?;
+        Counters::add(&self.counters.statuses_deleted);
         let now = self.now.unix_secs;
         for viewer in told {
             self.notice(&viewer, None, None, item(now))?;
@@ -163,7 +164,6 @@ impl<S: Store> Engine<S> {
     fn end_status(&mut self, status: &Status) -> Result<(), StoreError> {
         let Message { chat, n, from, .. } = &*status.message;
         self.change(Change::StatusGone { chat: chat.clone(), n: *n, places: status.places.clone() })?;
-        Counters::add(&self.counters.statuses_ended);
         let Some(media) = &status.media else { return Ok(()) };
         let Some(file) = self.state.media(media)?.filter(|file| file.owner == *from) else { return Ok(()) };
         if self.state.is_media_shared(media, from)? || self.state.is_in_status(media)? {
@@ -194,6 +194,7 @@ impl<S: Store> Engine<S> {
             if let Some(status) = self.state.status(&chat, n)? {
                 places += status.places.len().max(1);
                 self.end_status(&status)?;
+                Counters::add(&self.counters.statuses_expired);
             }
         }
         Ok(is_full && places > 0)

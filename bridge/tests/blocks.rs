@@ -6,13 +6,13 @@ mod world;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use natter_bridge::Limits;
-use natter_bridge::blocks::{Ask, BLOCKS_MAX, Told};
+use natter_bridge::blocks::{Ask, Told};
 use natter_bridge::contacts;
 use natter_bridge::engine::{Event, Released, Reply, Request};
 use natter_bridge::inside::Fetch;
 use natter_bridge::quota::Amount;
 use natter_bridge::status;
+use natter_bridge::{Limits, PeopleLimits};
 use natter_protocol::error::Kind;
 use natter_protocol::link::{Answer, Dialect, Down, Mode, Up};
 use natter_protocol::{ConnectionId, DeviceId, N, Seq};
@@ -230,10 +230,12 @@ fn what_is_hidden_takes_no_room_of_the_chat() {
 
 #[test]
 fn blocks_are_bounded_and_only_of_users() {
+    const BLOCKS_MAX: usize = 20;
     let names: Vec<String> = (0..=BLOCKS_MAX).map(|i| format!("u{i:04}")).collect();
     let mut all: Vec<&str> = names.iter().map(String::as_str).collect();
     all.push("alice");
-    let mut world = World::with_users(&all);
+    let people = PeopleLimits { blocks_max: BLOCKS_MAX, ..PeopleLimits::default() };
+    let mut world = World::with_limits(&all, Limits { people, ..Limits::default() });
     let refused = |told: Told| match told {
         Told::Refused(refusal) => refusal.kind,
         other => panic!("{other:?}"),

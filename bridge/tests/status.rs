@@ -12,8 +12,8 @@ use natter_bridge::inside::Fetch;
 use natter_bridge::media::row::{MediaFile, MediaKind};
 use natter_bridge::media::rules::{Question, Reply};
 use natter_bridge::quota::Amount;
+use natter_bridge::status::STATUS_SECS;
 use natter_bridge::status::ask::{Ask, Listed, Told, Viewers};
-use natter_bridge::status::{STATUS_SECS, STATUSES_MAX};
 use natter_protocol::error::Kind;
 use natter_protocol::link::{Answer, Down};
 use natter_protocol::{DeviceId, MediaId, MessageId};
@@ -331,7 +331,7 @@ fn answers_and_reactions_to_a_status_go_to_its_poster_and_name_it() {
 #[test]
 fn a_user_shows_a_hundred_statuses_and_one_more_is_refused_until_one_goes() {
     let mut world = friends(&["alice", "bob"]);
-    for n in 0..STATUSES_MAX - 1 {
+    for n in 0..Limits::default().people.statuses_max - 1 {
         post(&mut world, "alice", &format!("s{n}"));
     }
     world.settle_everything();

@@ -15,7 +15,7 @@ use super::extract::{Names, Params, Whole};
 use super::send::{Success, answer};
 use super::{Api, Caller, Problem, liberal, must_be_version};
 use crate::Error;
-use crate::blocks::{Ask, BLOCKS_MAX, Told};
+use crate::blocks::{Ask, BLOCKS_A_PAGE, Told};
 
 /// The routes.
 pub(super) fn routes() -> OpenApiRouter<Api> {
@@ -70,9 +70,9 @@ async fn list(
 }
 
 async fn page(api: &Api, caller: Caller, query: &ListQuery) -> Result<(Vec<(UserId, u64)>, Option<String>), Problem> {
-    let limit = query.limit.unwrap_or(BLOCKS_MAX);
-    if !(1..=BLOCKS_MAX).contains(&limit) {
-        return Err(Problem::of(Kind::InvalidValue, format!("limit: expected 1 to {BLOCKS_MAX}, got {limit}")));
+    let limit = query.limit.unwrap_or(BLOCKS_A_PAGE);
+    if !(1..=BLOCKS_A_PAGE).contains(&limit) {
+        return Err(Problem::of(Kind::InvalidValue, format!("limit: expected 1 to {BLOCKS_A_PAGE}, got {limit}")));
     }
     let after = query.after.as_deref().map(|name| named("after", name)).transpose()?;
     let asked = Ask::List(caller.user, after, limit);
@@ -198,8 +198,8 @@ async fn cloud_all(
         Problem::of(Kind::Malformed, format!("block_users: expected a list of objects with `user`, got {got}"))
     };
     let users = body.get("block_users").and_then(Value::as_array).ok_or_else(|| malformed("none"))?;
-    if users.len() > BLOCKS_MAX {
-        let detail = format!("block_users: expected at most {BLOCKS_MAX}, got {}", users.len());
+    if users.len() > BLOCKS_A_PAGE {
+        let detail = format!("block_users: expected at most {BLOCKS_A_PAGE}, got {}", users.len());
         return Err(Problem::of(Kind::InvalidValue, detail));
     }
     let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
