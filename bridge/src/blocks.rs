@@ -56,6 +56,7 @@ impl<S: Store> Engine<S> {
             Ask::Unblock(user, other) => {
                 let is_blocked = self.state.is_blocked(&user, &other)?;
                 if is_blocked {
+                    self.presence.look_again(&user, &other);
                     self.change(Change::Block { user, other, since: None })?;
                 }
                 Ok(Told::Done(is_blocked))
@@ -81,6 +82,7 @@ impl<S: Store> Engine<S> {
         // A user that an app's own backend names in a token exists from his first call.
         self.add_user(&user)?;
         let since = Some(self.now.unix_secs);
+        self.presence.look_again(&user, &other);
         self.change(Change::Block { user: user.clone(), other: other.clone(), since })?;
         // What has not arrived does not any more: neither his messages, nor the statuses of either for the other.
         self.hide(&ChatKey::new(&user, &Chat::Direct(other.clone())), &other, &user)?;

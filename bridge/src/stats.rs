@@ -29,6 +29,12 @@ pub struct Stats {
     pub statuses: u64,
     /// Statuses whose time was over, or that were taken back.
     pub statuses_ended: u64,
+    /// Presences told to connections that watch.
+    pub presences: u64,
+    /// Hints that somebody types, dropped because their reader or the link was behind.
+    pub hints_dropped: u64,
+    /// Watches of connections, now.
+    pub watches: u64,
     /// Journal rows that wait to be settled.
     pub unsettled: u64,
     /// Whether the last commit went well.
@@ -50,6 +56,9 @@ pub struct Counters {
     pub(crate) skipped: AtomicU64,
     pub(crate) statuses: AtomicU64,
     pub(crate) statuses_ended: AtomicU64,
+    pub(crate) presences: AtomicU64,
+    pub(crate) hints_dropped: AtomicU64,
+    pub(crate) watches: AtomicU64,
     pub(crate) unsettled: AtomicU64,
     pub(crate) healthy: AtomicBool,
 }
@@ -81,6 +90,9 @@ impl Counters {
             skipped: read(&self.skipped),
             statuses: read(&self.statuses),
             statuses_ended: read(&self.statuses_ended),
+            presences: read(&self.presences),
+            hints_dropped: read(&self.hints_dropped),
+            watches: read(&self.watches),
             unsettled: read(&self.unsettled),
             healthy: self.healthy.load(Ordering::Relaxed),
         }
