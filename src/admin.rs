@@ -161,6 +161,12 @@ impl Collector for Metrics {
 
 fn bridge(encoder: &mut DescriptorEncoder, stats: &natter_bridge::Stats) -> fmt::Result {
     gauge(encoder, "natter_journal_rows", "Journal rows that wait to be settled", stats.unsettled)?;
+    gauge(
+        encoder,
+        "natter_watches",
+        "Watches of connections: who is told when somebody comes and goes",
+        stats.watches,
+    )?;
     for (name, help, value) in [
         ("natter_commits", "Batches committed", stats.commits),
         ("natter_messages", "Messages accepted", stats.messages),
@@ -179,6 +185,12 @@ fn bridge(encoder: &mut DescriptorEncoder, stats: &natter_bridge::Stats) -> fmt:
         ("natter_blocks", "Users blocked", stats.blocks),
         ("natter_unblocks", "Users blocked no more", stats.unblocks),
         ("natter_hidden", "Messages of blocked users, accepted and hidden", stats.hidden),
+        ("natter_presences", "Presences told to connections that watch", stats.presences),
+        (
+            "natter_hints_dropped",
+            "Typing hints dropped because their reader or the link was behind",
+            stats.hints_dropped,
+        ),
         ("natter_quota_refusals", "Messages refused because an inbox was full", stats.quota),
         ("natter_skipped", "Inbox positions that lagging devices skipped", stats.skipped),
     ] {

@@ -220,6 +220,8 @@ pub(crate) struct Bridge {
     pub(crate) device_lag_bytes_max: u64,
     pub(crate) devices_max: usize,
     pub(crate) sessions_max: usize,
+    pub(crate) watches_max: usize,
+    pub(crate) watchers_max: usize,
 }
 
 /// How the server stops.
@@ -335,6 +337,8 @@ impl Config {
             ("bridge.device_lag_bytes_max", "1 MiB to 1 TiB", 1 << 20..=1 << 40, bridge.device_lag_bytes_max),
             ("bridge.devices_max", "1 to 100", 1..=100, bridge.devices_max as u64),
             ("bridge.sessions_max", "1 to 1000", 1..=1000, bridge.sessions_max as u64),
+            ("bridge.watches_max", "0 to 100000", 0..=100_000, bridge.watches_max as u64),
+            ("bridge.watchers_max", "0 to 1000000", 0..=1_000_000, bridge.watchers_max as u64),
             ("accounts.token_ttl_s", "60 to 315360000", 60..=315_360_000, accounts.token_ttl_s),
             ("accounts.registrations_per_min", "1 to 1000000", 1..=1_000_000, accounts.registrations_per_min.into()),
             ("accounts.login_failures_per_min", "1 to 1000000", 1..=1_000_000, accounts.login_failures_per_min.into()),
@@ -484,6 +488,8 @@ impl Config {
             },
             devices_max: self.bridge.devices_max,
             sessions_max: self.bridge.sessions_max,
+            watches_max: self.bridge.watches_max,
+            watchers_max: self.bridge.watchers_max,
             media: self.media.limits(),
             people: self.people.limits(),
             ..natter_bridge::Limits::default()

@@ -57,6 +57,7 @@ impl<S: Store> Engine<S> {
             Ask::Unblock(user, other) => {
                 let is_blocked = self.state.is_blocked(&user, &other)?;
                 if is_blocked {
+                    self.presence.look_again(&user, &other);
                     self.change(Change::Block { user, other, since: None })?;
                     Counters::add(&self.counters.unblocks);
                 }
@@ -84,6 +85,7 @@ impl<S: Store> Engine<S> {
         // A user that an app's own backend names in a token exists from his first call.
         self.add_user(&user)?;
         let since = Some(self.now.unix_secs);
+        self.presence.look_again(&user, &other);
         self.change(Change::Block { user: user.clone(), other: other.clone(), since })?;
         Counters::add(&self.counters.blocks);
         // What has not arrived does not any more: neither his messages, nor the statuses of either for the other.

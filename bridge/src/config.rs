@@ -33,6 +33,10 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Inboxes whose changes of hands are remembered for a minute; above it older ones are forgotten. Default 10,000.
     pub swaps_max: usize,
+    /// Users that a connection watches; one more is refused. Default 256.
+    pub watches_max: usize,
+    /// Connections that watch a user and see something of him; one more is refused. Default 1,000.
+    pub watchers_max: usize,
     /// Events a batch: what one journal row may hold. Default 1,024.
     pub batch_events_max: usize,
     /// What a user may keep of files.
@@ -107,6 +111,8 @@ impl Default for Limits {
             devices_max: 10,
             sessions_max: 32,
             swaps_max: 10_000,
+            watches_max: 256,
+            watchers_max: 1000,
             batch_events_max: 1024,
             media: MediaLimits::default(),
             people: PeopleLimits::default(),

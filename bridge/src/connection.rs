@@ -55,6 +55,7 @@ impl<S: Store> Engine<S> {
                 reading: None,
                 is_resumed: resumed.is_some(),
                 deaf: false,
+                in_front: true,
             },
         );
         let session_present = resumed.is_some();
@@ -129,6 +130,7 @@ impl<S: Store> Engine<S> {
         by_server: bool,
     ) -> Result<(), StoreError> {
         self.stop_reading(user, id, !by_server)?;
+        self.presence.closed(id);
         let Some(connection) = self.connections.remove(&id) else { return Ok(()) };
         let key = (user.clone(), Arc::clone(&connection.client_id));
         if self.by_client.get(&key) != Some(&id) {
@@ -202,6 +204,7 @@ impl<S: Store> Engine<S> {
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.reading = Some((device, Mode::Viewer));
                 }
+                self.began_to_read(user, id);
                 GRANTED_0
             }
         };
@@ -244,6 +247,7 @@ impl<S: Store> Engine<S> {
             // What it gets from now on, it may get again behind an UNSUBSCRIBE.
             connection.is_resumed = true;
         }
+        self.began_to_read(user, id);
         self.remember_subscription(user, id, Some(device.clone()))?;
         self.hungry.insert(user.clone());
         Ok(GRANTED_1)
@@ -361,6 +365,7 @@ impl<S: Store> Engine<S> {
                 }
             }
         }
+        self.ended_to_read(user, id);
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::change::Change;
 use crate::engine::{Engine, Reply, Request};
 use crate::overlay::Overlay;
+use crate::privacy::{Aspect, Who};
 use crate::state::State;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
@@ -84,6 +85,7 @@ impl<S: Store> Engine<S> {
             Ask::Remove(user, contact) => {
                 let is_there = self.state.contact(&user, &contact)?.is_some();
                 if is_there {
+                    self.presence.look_again(&user, &contact);
                     self.change(Change::Contact { user, contact, known: None })?;
                     Counters::add(&self.counters.contacts_removed);
                 }
@@ -117,6 +119,7 @@ impl<S: Store> Engine<S> {
         }
         // A user that an app's own backend names in a token exists from his first call.
         self.add_user(&user)?;
+        self.presence.look_again(&user, &contact);
         self.change(Change::Contact { user, contact, known })?;
         if before.is_none() {
             Counters::add(&self.counters.contacts_added);
@@ -176,13 +179,30 @@ impl<S: Store> State<S> {
         Ok(count)
     }
 
-    /// Who may see what `user` shows: contacts of his that have him as a contact too, neither having blocked the other; in order of names.
+    /// Whether each of the two has the other as a contact.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn are_contacts(&mut self, one: &UserId, other: &UserId) -> Result<bool, StoreError> {
+        Ok(self.contact(one, other)?.is_some() && self.contact(other, one)?.is_some())
+    }
+
+    /// Who sees what `user` posts: contacts of his that have him as a contact too, neither having blocked the other, as far as his privacy
+    /// admits them; in order of names.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn audience(&mut self, user: &UserId) -> Result<Vec<UserId>, StoreError> {
+        let rule = self.rule(user, Aspect::Status)?;
         let mut audience = Vec::new();
+        if rule.who == Who::Nobody {
+            return Ok(audience);
+        }
         for (contact, _) in self.contacts(user, None, ALL)? {
+            // Before any look-up of him.
+            if !rule.who.admits(true, rule.users.binary_search(&contact).is_ok()) {
+                continue;
+            }
             if self.contact(&contact, user)?.is_some() && !self.is_cut_off(user, &contact)? {
                 audience.push(contact);
             }

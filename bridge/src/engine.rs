@@ -23,6 +23,8 @@ use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
 use crate::media::{self, rules::Question};
 use crate::news::News;
+use crate::presence::typing::Typing;
+use crate::presence::{self, Presence, Sent};
 use crate::reader::{Reader, Viewer};
 use crate::state::State;
 use crate::stats::Counters;
@@ -87,6 +89,8 @@ pub enum Request {
     Contacts(contacts::Ask),
     /// Asks about blocks. [`Reply::Blocks`].
     Blocks(blocks::Ask),
+    /// Asks about presence and privacy. [`Reply::Presence`].
+    Presence(presence::ask::Ask),
     /// Asks about statuses. [`Reply::Status`].
     Status(status::ask::Ask),
 }
@@ -104,6 +108,8 @@ pub enum Reply {
     Contacts(contacts::Told),
     /// To [`Request::Blocks`].
     Blocks(blocks::Told),
+    /// To [`Request::Presence`].
+    Presence(presence::ask::Told),
     /// To [`Request::Status`].
     Status(status::ask::Told),
     /// Nothing was done.
@@ -167,15 +173,8 @@ pub(crate) struct Connection {
     pub(crate) is_resumed: bool,
     /// It was told "not now": nothing more of it is taken in.
     pub(crate) deaf: bool,
-}
-
-/// `sent` for devices whose PUBACK cannot say it: one payload a device, chat and batch.
-#[derive(Debug)]
-struct Sent {
-    user: UserId,
-    device: DeviceId,
-    chat: Chat,
-    messages: Vec<(MessageId, N)>,
+    /// Its app is: it makes its user available while it reads an inbox.
+    pub(crate) in_front: bool,
 }
 
 /// The rules over a store.
@@ -205,13 +204,17 @@ pub struct Engine<S> {
     pub(crate) long_acks: VecDeque<LongAck>,
     /// Files that went with their statuses and whose bytes are still there.
     pub(crate) ended_files: VecDeque<crate::media::row::MediaFile>,
+    pub(crate) presence: Presence,
+    pub(crate) typing: Typing,
+    /// What is worth something now or never.
+    pub(crate) hints: Vec<(UserId, Down)>,
     log: u8,
     next_no: u64,
     delta: Vec<Change>,
     answers: Vec<(UserId, Down)>,
     replies: Vec<(Ticket, Reply)>,
     tickets: Vec<Ticket>,
-    sent: Vec<Sent>,
+    pub(crate) sent: Vec<Sent>,
 }
 
 impl<S: Store> Engine<S> {
@@ -240,6 +243,9 @@ impl<S: Store> Engine<S> {
             passed_over: HashMap::new(),
             long_acks: VecDeque::new(),
             ended_files: VecDeque::new(),
+            presence: Presence::default(),
+            typing: Typing::default(),
+            hints: Vec::new(),
             log,
             next_no: 1,
             delta: Vec::new(),
@@ -328,6 +334,7 @@ impl<S: Store> Engine<S> {
             | Request::Status(_)
             | Request::Contacts(_)
             | Request::Blocks(_)
+            | Request::Presence(_)
             | Request::Account(_) => Ok(false),
         }
     }
@@ -359,40 +366,6 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Notes that a device's PUBACK cannot say that its message was accepted.
-    pub(crate) fn hint_sent(&mut self, user: &UserId, device: &DeviceId, chat: &Chat, id: &MessageId, n: N) {
-        match self.sent.last_mut() {
-            Some(last) if last.user == *user && last.device == *device && last.chat == *chat => {
-                last.messages.push((id.clone(), n));
-            }
-            _ => self.sent.push(Sent {
-                user: user.clone(),
-                device: device.clone(),
-                chat: chat.clone(),
-                messages: vec![(id.clone(), n)],
-            }),
-        }
-    }
-
-    /// Sends something live to whoever reads `user`'s inbox, as `device` or as any.
-    pub(crate) fn live(&mut self, user: &UserId, device: Option<&DeviceId>, tail: &[u8]) {
-        let wanted = |of: &DeviceId| device.is_none_or(|device| device == of);
-        let readers = self.readers.get(user).into_iter().flatten();
-        let viewers = self.viewers.get(user).into_iter().flatten();
-        let connections: Vec<ConnectionId> = readers
-            .filter(|reader| wanted(&reader.device))
-            .map(|reader| reader.connection)
-            .chain(viewers.filter(|viewer| wanted(&viewer.device)).map(|viewer| viewer.connection))
-            .collect();
-        if connections.is_empty() {
-            return;
-        }
-        let payload = Bytes::from(entry::live(tail));
-        for connection in connections {
-            self.answer(user, Down::Live { connection, payload: payload.clone() });
-        }
-    }
-
     fn refused_by_door(&mut self, user: &UserId, connection: ConnectionId, packet: Packet, refusal: Refusal) {
         Counters::add(&self.counters.refused);
         if self.is_deaf(connection) {
@@ -420,21 +393,31 @@ impl<S: Store> Engine<S> {
         }
     }
 
+    /// The changes of a batch that is given up.
+    pub(crate) fn lost_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.delta)
+    }
+
     /// Whether the batch has anything to write.
     #[must_use]
     pub fn has_changes(&self) -> bool {
         !self.delta.is_empty()
     }
 
-    /// Whether nobody waits for the commit of what has changed: cursors alone have moved. What readers get for it is committed already;
-    /// a cursor that a crash takes back costs a repeat.
+    /// Whether nobody waits for the commit of what has changed: cursors alone have moved, and users left. What readers get for it is
+    /// committed already; a cursor that a crash takes back costs a repeat.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.answers.is_empty()
             && self.replies.is_empty()
             && self.tickets.is_empty()
             && self.sent.is_empty()
-            && self.delta.iter().all(|change| matches!(change, Change::Cursor { .. }))
+            && self.delta.iter().all(|change| match change {
+                Change::Cursor { .. } => true,
+                // Unless somebody is told of it now.
+                Change::LastSeen { .. } => self.presence.is_quiet(self.now.server_secs),
+                _ => false,
+            })
     }
 
     /// Writes what the batch changed, as one journal row.
@@ -443,6 +426,7 @@ impl<S: Store> Engine<S> {
     /// [`CommitError`]: nothing of the batch may be said; call [`Engine::abort`] next, unless this was [`CommitError::Fenced`].
     pub fn commit(&mut self) -> Result<(), CommitError> {
         self.pass_over_noted()?;
+        self.look_around()?;
         self.forget_receipts_on_purpose();
         if self.delta.is_empty() || self.is_forgotten_on_purpose() {
             self.tickets.clear();
@@ -500,7 +484,7 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// When the store cannot be read either: the process must end.
     pub fn abort(&mut self, why: NotNow) -> Result<Released, StoreError> {
-        self.delta.clear();
+        self.give_up_presence();
         self.passed_over.clear();
         // Their rows may be there again. What is not is an orphan.
         self.ended_files.clear();
@@ -538,10 +522,7 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// When the store cannot be read. What was handed out is true all the same.
     pub fn release(&mut self, window: &mut Window, out: &mut Released) -> Result<(), StoreError> {
-        for sent in std::mem::take(&mut self.sent) {
-            let tail = entry::sent(&sent.chat, &sent.messages, self.now.unix_secs);
-            self.live(&sent.user, Some(&sent.device), &tail);
-        }
+        self.say_sent();
         for (user, down) in self.answers.drain(..) {
             let frame = down.encode();
             window.sent(frame.len());
@@ -551,7 +532,9 @@ impl<S: Store> Engine<S> {
         for user in &self.hungry {
             self.news.grown(user, || self.state.user_in_memory(user).map(|user| user.last_seq));
         }
-        self.feed(window, out)
+        self.feed(window, out)?;
+        self.say_live(window, out);
+        Ok(())
     }
 
     /// Settles a slice; `false`: nothing is left to settle.

@@ -5,6 +5,7 @@
 //! - `messages` the mission's calls · `whatsapp` the on-premises and Cloud API's · `send` what all ways of sending share
 //! - `liberal` bodies as real clients write them (pure) · `inline` a message in multipart · `extract` queries, paths, bodies
 //! - `contacts` whom a user knows · `import` out of a file · `blocks` whom he does not hear · `status` what is shown for a day
+//! - `presence` who is there, and who may see it
 //! - `media` files · `form` bodies that carry one · `link` files that lie elsewhere
 //! - `document` `/openapi.json`, made from the routes, and a page that shows it
 //!
@@ -22,6 +23,7 @@ mod liberal;
 mod link;
 pub mod media;
 mod messages;
+mod presence;
 mod problem;
 mod send;
 mod shape;
@@ -95,7 +97,8 @@ pub fn router(api: Api, more: Routes) -> Router {
         .merge(status::routes())
         .merge(contacts::routes())
         .merge(import::routes())
-        .merge(blocks::routes());
+        .merge(blocks::routes())
+        .merge(presence::routes());
     let with_token = own.with_state(api.clone()).merge(more.with_token);
     let (with_token, protected) = with_token.split_for_parts();
     let open = OpenApiRouter::new().merge(media::open()).with_state(api.clone()).merge(more.open);

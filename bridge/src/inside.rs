@@ -69,6 +69,7 @@ impl<S: Store> Engine<S> {
             Request::Account(ask) => Reply::Account(self.account(ask)?),
             Request::Contacts(ask) => Reply::Contacts(self.contacts_question(ask)?),
             Request::Blocks(ask) => Reply::Blocks(self.blocks_question(ask)?),
+            Request::Presence(ask) => Reply::Presence(self.presence_question(ask)?),
             Request::Status(ask) => Reply::Status(self.status_question(ask)?),
             Request::Media(question) => Reply::Media(self.media_question(question)?),
             other => Reply::Changed(self.handle_request(other)?),
@@ -93,7 +94,7 @@ impl<S: Store> Engine<S> {
                 self.accepted_answer(user, device, id, stamp, written)?.map(|(answer, _)| answer)
             }
             Ok(Item::Ack(upto)) => return self.ack_inside(ticket, user, device, upto, None),
-            Ok(item) => self.command(user, device, item)?.map(|()| Answer::Done),
+            Ok(item) => self.command(user, device, None, item)?.map(|()| Answer::Done),
             Err(rejected) => Err(rejected.refusal),
         };
         Ok(Some(self.ruled(ruling)))
@@ -277,6 +278,7 @@ impl Request {
             | Self::Status(_)
             | Self::Contacts(_)
             | Self::Blocks(_)
+            | Self::Presence(_)
             | Self::Account(_) => None,
         }
     }

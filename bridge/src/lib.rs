@@ -7,6 +7,7 @@
 //! - [`change`] what a batch changed · [`state`] what the loop knows; one function takes a change in
 //! - [`store`] the journal and the tables; `settle` moves what is in the one into the other
 //! - [`contacts`] whom a user knows
+//! - [`presence`] who is there, who is told, and who types · [`privacy`] who may see it
 //! - [`status`] what is posted to `status@broadcast`, for a day
 //! - [`media`] files: the rules about them, their bytes in an object store, and HTTP's way to them
 //! - [`run`] the loop around it all: batch, rules, commit, answers
@@ -32,6 +33,8 @@ mod long_ack;
 pub mod media;
 pub mod news;
 mod overlay;
+pub mod presence;
+pub mod privacy;
 pub mod quota;
 pub mod reader;
 mod recipient;

@@ -63,7 +63,7 @@ impl<S: Store> Engine<S> {
     /// Whether there is work left that no new event is needed for.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
-        !self.long_acks.is_empty()
+        !self.long_acks.is_empty() || self.presence.is_behind(self.now.server_secs)
     }
 
     /// Goes on with what an earlier batch left unfinished, by one page.

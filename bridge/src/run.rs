@@ -136,6 +136,11 @@ impl<S: Store> Loop<S> {
             self.probe_if_due()?;
             self.settle_if_due()?;
         }
+        match self.engine.say_goodbye() {
+            Ok(()) => {}
+            Err(CommitError::Fenced) => return Err(Error::Fenced),
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
         while self.engine.settle()? {}
         Ok(())
     }
@@ -261,6 +266,7 @@ impl<S: Store> Loop<S> {
                 self.next_tick = Instant::now() + SWEEP_REST;
             }
         }
+        self.engine.look_around()?;
         if self.may_wait() {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use natter_protocol::error::{Kind, NotNow, Refusal};
 use natter_protocol::link::{Answer, Dialect, Packet, Publication};
 use natter_protocol::outbox::{self, Item, Message as Written, Read, ReadUpTo, Reference};
 use natter_protocol::planted::{self, Bug};
-use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry};
+use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId};
 
 use crate::change::{Accepted, Change, Failed, Item as RowItem, Message, Place, Row, Tick};
 use crate::chat_key::ChatKey;
@@ -60,7 +60,7 @@ impl<S: Store> Engine<S> {
                 }
                 Err(refusal) => (None, Err(refusal)),
             },
-            Ok(item) => (None, self.command(user, &device, item)?.map(|()| Answer::Done)),
+            Ok(item) => (None, self.command(user, &device, Some(connection), item)?.map(|()| Answer::Done)),
             Err(rejected) => (rejected.id, Err(rejected.refusal)),
         };
         self.conclude(user, connection, packet, &device, id, ruling)
@@ -327,7 +327,14 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    pub(crate) fn command(&mut self, user: &UserId, device: &DeviceId, item: Item) -> Ruling<()> {
+    /// A command; `connection` is the one that it came on, if one did.
+    pub(crate) fn command(
+        &mut self,
+        user: &UserId,
+        device: &DeviceId,
+        connection: Option<ConnectionId>,
+        item: Item,
+    ) -> Ruling<()> {
         match item {
             Item::Read(Read { upto, typing }) => {
                 let (chat, n) = ruled!(self.read_place(user, &upto));
@@ -348,6 +355,9 @@ impl<S: Store> Engine<S> {
                 self.typing(user, &chat)?;
                 Ok(Ok(()))
             }
+            Item::Watch(chat) => self.watch(user, connection, &chat),
+            Item::Unwatch(chat) => self.unwatch(connection, &chat),
+            Item::Available(in_front) => self.set_in_front(user, connection, in_front),
             Item::Sync => self.sync(user, device),
             // Taken care of before.
             Item::Message(_) | Item::Ack(_) => Ok(Ok(())),
@@ -396,18 +406,6 @@ impl<S: Store> Engine<S> {
                 }
             }
         }
-    }
-
-    /// The other side of the chat sees that somebody types.
-    fn typing(&mut self, user: &UserId, chat: &Chat) -> Result<(), StoreError> {
-        if let Chat::Direct(other) = chat
-            && other != user
-            && !self.state.is_cut_off(user, other)?
-        {
-            let tail = entry::typing(user, &Chat::Direct(user.clone()));
-            self.live(other, None, &tail);
-        }
-        Ok(())
     }
 
     /// Everything of the chat up to `n` is read.

@@ -14,6 +14,7 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 use crate::change::{Change, Item};
 use crate::chat_key::ChatKey;
 use crate::media::row::MediaGrant;
+use crate::privacy::Aspect;
 use crate::state::{State, granted};
 use crate::store::{Settlement, Store, StoreError};
 
@@ -74,6 +75,7 @@ fn weight(change: &Change) -> usize {
         Change::Dropped { .. } => crate::expiry::ROWS_A_STEP,
         Change::Message { places, .. } => places.len().max(1),
         Change::StatusGone { places, .. } => places.len().max(1),
+        Change::Privacy { rule, .. } => rule.users.len().max(1),
         _ => 1,
     }
 }
@@ -93,6 +95,8 @@ struct Touched<'a> {
     statuses: BTreeSet<(&'a ChatKey, N)>,
     blocks: BTreeSet<(&'a UserId, &'a UserId)>,
     hidden: BTreeSet<(&'a ChatKey, &'a UserId)>,
+    last_seen: BTreeSet<&'a UserId>,
+    privacy: BTreeSet<(&'a UserId, Aspect)>,
     accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
     passed: Vec<(&'a UserId, Seq, Seq)>,
@@ -165,6 +169,12 @@ impl<'a> Touched<'a> {
             Change::Hidden { chat, member, .. } => {
                 self.chats.insert(chat);
                 self.hidden.insert((chat, member));
+            }
+            Change::LastSeen { user, .. } => {
+                self.last_seen.insert(user);
+            }
+            Change::Privacy { user, aspect, .. } => {
+                self.privacy.insert((user, *aspect));
             }
             Change::StatusGone { chat, n, .. } => {
                 self.statuses.insert((chat, *n));
@@ -267,6 +277,14 @@ impl<S: Store> State<S> {
                 None => self.store.block(user, other)?,
             };
             settlement.blocks.push(((*user).clone(), (*other).clone(), since));
+        }
+        for user in &touched.last_seen {
+            if let Some(at) = self.last_seen(user)? {
+                settlement.last_seen.push(((*user).clone(), at));
+            }
+        }
+        for (user, aspect) in &touched.privacy {
+            settlement.privacy.push(((*user).clone(), *aspect, self.rule(user, *aspect)?));
         }
         for (chat, member) in &touched.hidden {
             let hidden = self.chat(chat)?.hidden.get(*member).cloned().unwrap_or_default();

@@ -57,6 +57,8 @@ pub struct State<S> {
     pub(crate) contacts: crate::contacts::Unsettled,
     pub(crate) statuses: crate::status::known::Unsettled,
     pub(crate) blocks: crate::blocks::Unsettled,
+    pub(crate) last_seen: Overlay<UserId, u64>,
+    pub(crate) privacy_lists: crate::privacy::Lists,
 }
 
 impl<S: Store> State<S> {
@@ -84,6 +86,8 @@ impl<S: Store> State<S> {
             contacts: Overlay::default(),
             statuses: Overlay::default(),
             blocks: Overlay::default(),
+            last_seen: Overlay::default(),
+            privacy_lists: Overlay::default(),
         };
         state.reset(log)?;
         Ok(state)
@@ -107,6 +111,8 @@ impl<S: Store> State<S> {
         self.contacts.clear();
         self.statuses.clear();
         self.blocks.clear();
+        self.last_seen.clear();
+        self.privacy_lists.clear();
         self.revoked = self.store.revoked()?.into_iter().collect();
         self.disabled = self.store.disabled()?.into_iter().collect();
         self.webhooks = self.store.webhooks()?.into_iter().map(|(user, device, row)| ((user, device), row)).collect();

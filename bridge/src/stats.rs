@@ -45,6 +45,12 @@ pub struct Stats {
     pub unblocks: u64,
     /// Messages of blocked users, accepted and hidden from those who block them.
     pub hidden: u64,
+    /// Presences told to connections that watch.
+    pub presences: u64,
+    /// Hints that somebody types, dropped because their reader or the link was behind.
+    pub hints_dropped: u64,
+    /// Watches of connections, now.
+    pub watches: u64,
     /// Journal rows that wait to be settled.
     pub unsettled: u64,
     /// Whether the last commit went well.
@@ -75,6 +81,9 @@ pub struct Counters {
     pub(crate) blocks: AtomicU64,
     pub(crate) unblocks: AtomicU64,
     pub(crate) hidden: AtomicU64,
+    pub(crate) presences: AtomicU64,
+    pub(crate) hints_dropped: AtomicU64,
+    pub(crate) watches: AtomicU64,
     pub(crate) unsettled: AtomicU64,
     pub(crate) healthy: AtomicBool,
     pub(crate) committed: Histogram,
@@ -114,6 +123,9 @@ impl Counters {
             blocks: read(&self.blocks),
             unblocks: read(&self.unblocks),
             hidden: read(&self.hidden),
+            presences: read(&self.presences),
+            hints_dropped: read(&self.hints_dropped),
+            watches: read(&self.watches),
             unsettled: read(&self.unsettled),
             healthy: self.healthy.load(Ordering::Relaxed),
             committed: self.committed.snapshot(),

@@ -6,11 +6,13 @@ pub mod audit;
 pub mod background;
 mod blocks;
 mod contacts;
+mod kept;
 pub mod loss;
 mod mark;
 mod media;
 pub mod memory;
 mod migrate;
+mod privacy;
 pub mod sqlite;
 mod status;
 
@@ -28,6 +30,7 @@ use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
 use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
+use crate::privacy::{Aspect, Rule, Who};
 use crate::status::Status;
 
 /// Messages that stay readable beyond the inbox, a user: with one more the oldest goes.
@@ -182,6 +185,10 @@ pub struct Settlement {
     pub contacts: Vec<(UserId, UserId, Option<Contact>)>,
     /// Blocks, by who blocks and who is blocked: since which Unix second.
     pub blocks: Vec<(UserId, UserId, Option<u64>)>,
+    /// When users were there last, in Unix seconds. A later one that is there stays.
+    pub last_seen: Vec<(UserId, u64)>,
+    /// Who sees what of a user, with the whole list.
+    pub privacy: Vec<(UserId, Aspect, Rule)>,
     /// All that is hidden from a member of a conversation.
     pub hidden: Vec<(ChatKey, UserId, Hidden)>,
     /// Statuses. A body goes with its status, or with the last row that points to it.
@@ -405,6 +412,30 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn hidden(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, N, N)>, StoreError>;
+
+    /// When a user was there last, in Unix seconds.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn last_seen(&mut self, user: &UserId) -> Result<Option<u64>, StoreError>;
+
+    /// Who sees what of a user, where he has said so.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn privacy(&mut self, user: &UserId) -> Result<Vec<(Aspect, Who)>, StoreError>;
+
+    /// The list that goes with a rule, in order of names.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn privacy_list(&mut self, user: &UserId, aspect: Aspect) -> Result<Vec<UserId>, StoreError>;
+
+    /// Whether the list that goes with a rule has `other`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn is_in_privacy_list(&mut self, user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError>;
 
     /// A status, if it is kept.
     ///

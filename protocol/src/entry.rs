@@ -256,12 +256,12 @@ pub fn system(chat: &Chat, n: N, event: SystemEvent, user: &UserId, by: &UserId)
     .into_bytes()
 }
 
-/// Whether a user has a device connected.
+/// Whether a user has a device connected whose app is in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// At least one.
     Available,
-    /// None.
+    /// None, or he does not show it.
     Unavailable,
 }
 
@@ -276,11 +276,15 @@ impl Presence {
     }
 }
 
-/// The tail of a presence hint. `last_seen`, in Unix seconds, is left out where the user does not show it.
+/// The tail of a presence hint. `last_seen`, in Unix seconds, is that of a user who is away; left out where he does not show it.
 #[must_use]
 pub fn presence(from: &UserId, presence: Presence, last_seen: Option<u64>) -> Vec<u8> {
     let mut out = Vec::with_capacity(96);
-    let _ = write!(out, "\"type\":\"presence\",\"from\":\"{from}\",\"presence\":\"{}\"", presence.as_str());
+    let _ = write!(
+        out,
+        "\"type\":\"presence\",\"from\":\"{from}\",\"chat\":\"{from}\",\"presence\":\"{}\"",
+        presence.as_str()
+    );
     if let Some(last_seen) = last_seen {
         let _ = write!(out, ",\"last_seen\":\"{last_seen}\"");
     }

@@ -12,6 +12,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 60 * 1024;
 /// Numbers on the wire are below this, so that every JSON reader keeps them exact.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 
+/// What `status` may say.
+const STATUSES: &str = "read, typing, watch, unwatch, available, unavailable or deleted";
+
 /// How the body of a reaction begins: its `emoji` is always there, so a member may be put between.
 const REACTION_START: &[u8] = b"\"type\":\"reaction\",\"reaction\":{";
 
@@ -24,6 +27,12 @@ pub enum Item {
     Read(Read),
     /// Shows the other side that somebody types.
     Typing(Chat),
+    /// From now on this connection is told when the other side of a chat comes and goes; with a presence at once.
+    Watch(Chat),
+    /// And no more.
+    Unwatch(Chat),
+    /// The app is in front, or not: whether this connection makes its user available.
+    Available(bool),
     /// Takes an own status back.
     Deleted(Reference),
     /// Acknowledges every entry up to this one.
@@ -279,19 +288,25 @@ fn status(tree: &Json<'_>) -> Result<Item, Refusal> {
             };
             Ok(Item::Read(Read { upto, typing: tree.get("typing_indicator").is_some() }))
         }
-        Some("typing") => match tree.get("chat") {
-            Some(value) => Ok(Item::Typing(parsed("chat", value, Chat::parse)?)),
-            None => Err(malformed("chat", "the chat somebody types in", None)),
-        },
+        Some("typing") => chat(tree, "the chat somebody types in").map(Item::Typing),
+        Some("watch") => chat(tree, "the chat whose other side is watched").map(Item::Watch),
+        Some("unwatch") => chat(tree, "the chat whose other side is watched no more").map(Item::Unwatch),
+        Some("available") => Ok(Item::Available(true)),
+        Some("unavailable") => Ok(Item::Available(false)),
         Some("deleted") => match tree.get("chat").map(|value| parsed("chat", value, Chat::parse)).transpose()? {
             Some(Chat::Status) => Ok(Item::Deleted(reference("", tree)?)),
             Some(_) => Err(Refusal::new(Kind::InvalidValue, "chat: expected status@broadcast, got another chat")),
             None => Err(malformed("chat", "status@broadcast", None)),
         },
-        Some(_) => {
-            Err(Refusal::new(Kind::InvalidValue, "status: expected read, typing or deleted, got another string"))
-        }
-        None => Err(malformed("status", "read, typing or deleted", tree.get("status"))),
+        Some(_) => Err(Refusal::new(Kind::InvalidValue, format!("status: expected {STATUSES}, got another string"))),
+        None => Err(malformed("status", STATUSES, tree.get("status"))),
+    }
+}
+
+fn chat(tree: &Json<'_>, which: &str) -> Result<Chat, Refusal> {
+    match tree.get("chat") {
+        Some(value) => parsed("chat", value, Chat::parse),
+        None => Err(malformed("chat", which, None)),
     }
 }
 

@@ -152,7 +152,7 @@ fn near_message() -> impl Strategy<Value = Value> {
         "recipient_type",
         "name",
     ];
-    static WORDS: [&str; 12] = [
+    static WORDS: [&str; 14] = [
         "bob",
         "text",
         "image",
@@ -161,6 +161,8 @@ fn near_message() -> impl Strategy<Value = Value> {
         "reaction",
         "read",
         "typing",
+        "watch",
+        "available",
         "g:42",
         "status@broadcast",
         "a/b",

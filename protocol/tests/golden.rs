@@ -125,6 +125,9 @@ fn show_item(item: Item) -> String {
             };
         }
         Item::Typing(chat) => return format!("typing in {chat}"),
+        Item::Watch(chat) => return format!("watches {chat}"),
+        Item::Unwatch(chat) => return format!("watches {chat} no more"),
+        Item::Available(is) => return if is { "is available" } else { "is unavailable" }.to_owned(),
         Item::Ack(seq) => return format!("acknowledges up to seq {seq}"),
         Item::Deleted(reference) => return format!("takes back {}", show_reference(&reference)),
         Item::Sync => return "asks for everything from the cursor".to_owned(),

@@ -144,6 +144,16 @@ impl<S: Store> State<S> {
                 self.user(member)?.hides = true;
                 self.chat(chat)?.hidden.entry(member.clone()).or_default().add(*after, *upto);
             }
+            Change::LastSeen { user, at } => {
+                let before = self.last_seen.get(user).copied().unwrap_or_default();
+                self.last_seen.put(user.clone(), before.max(*at));
+            }
+            Change::Privacy { user, aspect, rule } => {
+                let mut privacy = self.privacy(user)?;
+                privacy.set(*aspect, rule.who);
+                self.user(user)?.privacy = Some(privacy);
+                self.privacy_lists.put((user.clone(), *aspect), Arc::clone(&rule.users));
+            }
             Change::StatusGone { chat, n, places } => {
                 self.statuses.put((chat.clone(), *n), None);
                 for (user, seq) in places {
@@ -212,6 +222,8 @@ impl<S: Store> State<S> {
             Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => self.media.unpin(id),
             Change::Contact { user, contact, .. } => self.contacts.unpin(&(user.clone(), contact.clone())),
             Change::Block { user, other, .. } => self.blocks.unpin(&(user.clone(), other.clone())),
+            Change::LastSeen { user, .. } => self.last_seen.unpin(user),
+            Change::Privacy { user, aspect, .. } => self.privacy_lists.unpin(&(user.clone(), *aspect)),
             Change::StatusGone { chat, n, .. } => self.statuses.unpin(&(chat.clone(), *n)),
             _ => {}
         }
@@ -248,6 +260,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Cursor { user, .. }
         | Change::Skipped { user, .. }
         | Change::Block { user, .. }
+        | Change::Privacy { user, .. }
         | Change::Dropped { user, .. } => vec![user],
         Change::Hidden { member, .. } => vec![member],
         Change::Mark { .. }
@@ -259,6 +272,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::MediaGone { .. }
         | Change::Contact { .. }
         | Change::StatusGone { .. }
+        | Change::LastSeen { .. }
         | Change::Revoked(_)
         | Change::Password { .. }
         | Change::Disabled { .. }

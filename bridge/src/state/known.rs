@@ -6,6 +6,7 @@ use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 
 use crate::change::{Row, Tick};
 use crate::hidden::Hidden;
+use crate::privacy::Privacy;
 use crate::store::{DeviceRow, MemberRow};
 
 /// A user.
@@ -37,6 +38,8 @@ pub struct User {
     pub blocks: bool,
     /// Something may be hidden from the user: likewise.
     pub hides: bool,
+    /// Who sees what of him; `None`: not read yet.
+    pub privacy: Option<Privacy>,
     /// Rows that are not settled and that a device still waits for.
     pub rows: BTreeMap<Seq, Row>,
     pub(super) pins: u32,

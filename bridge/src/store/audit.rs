@@ -51,7 +51,7 @@ struct Rule {
     breaks: &'static str,
 }
 
-const RULES: [Rule; 23] = [
+const RULES: [Rule; 26] = [
     Rule {
         name: "an inbox row points to a message or carries an item",
         since_version: 1,
@@ -187,6 +187,26 @@ const RULES: [Rule; 23] = [
                  OR NOT EXISTS (SELECT 1 FROM chats c WHERE c.chat = h.chat AND c.last_n >= h.upto)
                  OR EXISTS (SELECT 1 FROM hidden o WHERE o.user = h.user AND o.chat = h.chat
                             AND o.after > h.after AND o.after <= h.upto)",
+    },
+    Rule {
+        name: "who was there last is a user",
+        since_version: 9,
+        breaks: "SELECT user FROM last_seen l WHERE typeof(at) != 'integer'
+                 OR NOT EXISTS (SELECT 1 FROM users u WHERE u.name = l.user)",
+    },
+    Rule {
+        name: "a rule of privacy is a user's and says something",
+        since_version: 9,
+        breaks: "SELECT user || ' ' || aspect FROM privacy p WHERE aspect NOT IN ('last_seen', 'online', 'status')
+                 OR who NOT IN ('everyone', 'contacts', 'except', 'only', 'nobody')
+                 OR NOT EXISTS (SELECT 1 FROM users u WHERE u.name = p.user)",
+    },
+    Rule {
+        name: "a list of privacy has its rule",
+        since_version: 9,
+        breaks: "SELECT user || ' ' || aspect || ' ' || other FROM privacy_lists l
+                 WHERE NOT EXISTS (SELECT 1 FROM privacy p WHERE p.user = l.user AND p.aspect = l.aspect
+                                   AND p.who IN ('except', 'only'))",
     },
 ];
 

@@ -11,6 +11,7 @@ use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
 use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
+use crate::privacy::{Aspect, Rule, Who};
 use crate::status::Status;
 
 /// Tables as maps. A clone is a snapshot.
@@ -35,6 +36,8 @@ pub struct Memory {
     statuses: BTreeMap<(ChatKey, N), Status>,
     blocks: BTreeMap<(UserId, UserId), u64>,
     hidden: BTreeMap<(ChatKey, UserId), Hidden>,
+    last_seen: BTreeMap<UserId, u64>,
+    privacy: BTreeMap<(UserId, Aspect), Rule>,
     revoked: Vec<Revoked>,
     accounts: BTreeMap<UserId, Account>,
     webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
@@ -178,6 +181,13 @@ impl Store for Memory {
                 Some(session) => self.sessions.insert(key, session.clone()),
                 None => self.sessions.remove(&key),
             };
+        }
+        for (user, at) in &settlement.last_seen {
+            let known = self.last_seen.entry(user.clone()).or_default();
+            *known = (*known).max(*at);
+        }
+        for (user, aspect, rule) in &settlement.privacy {
+            self.privacy.insert((user.clone(), *aspect), rule.clone());
         }
         for (user, other, since) in &settlement.blocks {
             let key = (user.clone(), other.clone());
@@ -385,6 +395,24 @@ impl Store for Memory {
     fn hidden(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, N, N)>, StoreError> {
         let of_chat = self.hidden.iter().filter(|((of, _), _)| of == chat);
         Ok(of_chat.flat_map(|((_, user), all)| all.ranges().iter().map(|(a, b)| (user.clone(), *a, *b))).collect())
+    }
+
+    fn last_seen(&mut self, user: &UserId) -> Result<Option<u64>, StoreError> {
+        Ok(self.last_seen.get(user).copied())
+    }
+
+    fn privacy(&mut self, user: &UserId) -> Result<Vec<(Aspect, Who)>, StoreError> {
+        let rules = self.privacy.iter().filter(|((of, _), _)| of == user);
+        Ok(rules.map(|((_, aspect), rule)| (*aspect, rule.who)).collect())
+    }
+
+    fn privacy_list(&mut self, user: &UserId, aspect: Aspect) -> Result<Vec<UserId>, StoreError> {
+        Ok(self.privacy.get(&(user.clone(), aspect)).map(|rule| rule.users.to_vec()).unwrap_or_default())
+    }
+
+    fn is_in_privacy_list(&mut self, user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError> {
+        let rule = self.privacy.get(&(user.clone(), aspect));
+        Ok(rule.is_some_and(|rule| rule.users.binary_search(other).is_ok()))
     }
 
     fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {

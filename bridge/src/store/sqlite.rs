@@ -13,16 +13,19 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as SqlRow, Transact
 
 use super::blocks;
 use super::contacts;
+use super::kept;
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
 use super::media;
 use super::migrate::{known, migrate};
+use super::privacy;
 use super::status;
-use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
+use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
 use crate::media::row::{MediaFile, MediaUse};
+use crate::privacy::{Aspect, Who};
 use crate::status::Status;
 
 /// Older SQLite can lose a WAL reset (the race fixed in 3.51.3).
@@ -538,7 +541,7 @@ impl Store for Sqlite {
             return Ok(());
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        forget_kept(
+        kept::forget(
             &transaction,
             "DELETE FROM kept WHERE (user, chat, n) IN
              (SELECT user, chat, n FROM kept WHERE until < ?1 ORDER BY until LIMIT ?2) RETURNING chat, n",
@@ -608,6 +611,22 @@ impl Store for Sqlite {
 
     fn hidden(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, N, N)>, StoreError> {
         blocks::hidden(&self.connection, chat)
+    }
+
+    fn last_seen(&mut self, user: &UserId) -> Result<Option<u64>, StoreError> {
+        privacy::last_seen(&self.connection, user)
+    }
+
+    fn privacy(&mut self, user: &UserId) -> Result<Vec<(Aspect, Who)>, StoreError> {
+        privacy::of(&self.connection, user)
+    }
+
+    fn privacy_list(&mut self, user: &UserId, aspect: Aspect) -> Result<Vec<UserId>, StoreError> {
+        privacy::list(&self.connection, user, aspect)
+    }
+
+    fn is_in_privacy_list(&mut self, user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError> {
+        privacy::is_listed(&self.connection, user, aspect, other)
     }
 
     fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {
@@ -784,9 +803,10 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
     for (user, seq, row) in &settlement.inbox {
         write_inbox_row(t, user, *seq, row)?;
     }
-    write_kept(t, &settlement.kept)?;
+    kept::settle(t, &settlement.kept)?;
     contacts::settle(t, settlement)?;
     blocks::settle(t, settlement)?;
+    privacy::settle(t, settlement)?;
     status::settle(t, settlement)?;
     for (user, seq) in &settlement.gone {
         let place: Option<(Option<String>, Option<i64>)> = t
@@ -913,38 +933,7 @@ fn write_inbox_row(t: &Transaction<'_>, user: &UserId, seq: Seq, row: &Row) -> R
     Ok(())
 }
 
-fn write_kept(t: &Transaction<'_>, kept: &[(UserId, Arc<Message>, u64)]) -> Result<(), StoreError> {
-    let mut users = std::collections::BTreeSet::new();
-    for (user, message, until) in kept {
-        users.insert(user.as_str());
-        t.prepare_cached("INSERT OR REPLACE INTO kept VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-            user.as_str(),
-            message.chat.as_str(),
-            number(message.n),
-            number(*until)
-        ])?;
-    }
-    for user in users {
-        forget_kept(
-            t,
-            "DELETE FROM kept WHERE (user, chat, n) IN
-             (SELECT user, chat, n FROM kept WHERE user = ?1 ORDER BY until DESC, chat, n LIMIT -1 OFFSET ?2) RETURNING chat, n",
-            params![user, number(KEPT_MAX as u64)],
-        )?;
-    }
-    Ok(())
-}
-
-fn forget_kept(t: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
-    let mut statement = t.prepare_cached(sql)?;
-    let rows = statement.query_map(params, |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
-    for (chat, n) in rows.collect::<Result<Vec<_>, _>>()? {
-        drop_body(t, &chat, n)?;
-    }
-    Ok(())
-}
-
-fn drop_body(t: &Transaction<'_>, chat: &str, n: i64) -> Result<(), StoreError> {
+pub(super) fn drop_body(t: &Transaction<'_>, chat: &str, n: i64) -> Result<(), StoreError> {
     t.prepare_cached(
         "DELETE FROM messages WHERE chat = ?1 AND n = ?2
          AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.chat = ?1 AND inbox.n = ?2)

@@ -13,6 +13,7 @@ use natter_bridge::config::Limits;
 use natter_bridge::contacts::Contact;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
 use natter_bridge::media::row::{MediaFile, MediaUse};
+use natter_bridge::privacy::{Aspect, Who};
 use natter_bridge::stats::Counters;
 use natter_bridge::status::Status;
 use natter_bridge::store::memory::Memory;
@@ -79,6 +80,10 @@ impl Store for Fragile {
         blocks(user: &UserId, after: Option<&UserId>, limit: usize) -> Result<Vec<(UserId, u64)>, StoreError>;
         has_blocks(user: &UserId) -> Result<(bool, bool), StoreError>;
         hidden(chat: &ChatKey) -> Result<Vec<(UserId, N, N)>, StoreError>;
+        last_seen(user: &UserId) -> Result<Option<u64>, StoreError>;
+        privacy(user: &UserId) -> Result<Vec<(Aspect, Who)>, StoreError>;
+        privacy_list(user: &UserId, aspect: Aspect) -> Result<Vec<UserId>, StoreError>;
+        is_in_privacy_list(user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError>;
         status(chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError>;
         status_times(chat: &ChatKey) -> Result<Vec<(N, u64)>, StoreError>;
         statuses_over(now: u64, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
