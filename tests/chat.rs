@@ -174,3 +174,22 @@ fn what_is_written_while_the_server_is_away_goes_out_once_when_it_is_back() {
     assert_eq!(got["messages"][0]["text"]["body"], "lost?");
     alice.leaves();
 }
+
+#[test]
+fn a_status_is_posted_and_seen_by_who_has_its_poster_as_a_contact() {
+    let server = TestServer::with_users(&["alice", "bob"]);
+    for (user, contact) in [("alice", "bob"), ("bob", "alice")] {
+        common::Client::of(&server, user).request("PUT", &format!("/v1/contacts/{contact}"), &[], b"{}").ok();
+    }
+    let mut alice = Terminal::of(&server, "alice", "bob");
+    let mut bob = Terminal::of(&server, "bob", "alice");
+    alice.types("/status at the sea\r");
+    bob.types("/chat status@broadcast\r");
+    bob.sees("at the sea");
+    alice.types("/chat status@broadcast\r");
+    alice.sees("at the sea ✓✓");
+    let viewers = common::Client::of(&server, "alice").get("/v1/status").ok();
+    assert_eq!(viewers["statuses"][0]["text"]["body"], "at the sea", "{viewers}");
+    alice.leaves();
+    bob.leaves();
+}

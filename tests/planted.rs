@@ -15,7 +15,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// One run at a time: a machine with few cores would not get far with all of them.
 static TURN: Mutex<()> = Mutex::new(());
 
-fn torture(bug: Option<Bug>, drain_secs: &str) -> (Output, Duration) {
+/// `sdk` of the three devices of each user are clients of the SDK.
+fn torture(bug: Option<Bug>, sdk: &str, drain_secs: &str) -> (Output, Duration) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let start = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_natter"));
@@ -27,6 +28,8 @@ fn torture(bug: Option<Bug>, drain_secs: &str) -> (Output, Duration) {
         "10",
         "--devices",
         "3",
+        "--sdk",
+        sdk,
         "--seed",
         "1",
         "--drain",
@@ -41,19 +44,25 @@ fn torture(bug: Option<Bug>, drain_secs: &str) -> (Output, Duration) {
     (command.output().unwrap(), start.elapsed())
 }
 
+/// By clients that speak MQTT as it is, and by clients of the SDK.
 fn is_caught(bug: Bug) {
+    is_caught_by(bug, "0");
+    is_caught_by(bug, "3");
+}
+
+fn is_caught_by(bug: Bug, sdk: &str) {
     // What never comes need not be waited for.
-    let (output, time) = torture(Some(bug), "8");
+    let (output, time) = torture(Some(bug), sdk, "8");
     let (line, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // The judge has spoken: it is not that the run could not be made.
     assert!(line.contains("acked="), "{line}{log}");
-    assert!(!output.status.success(), "{} is not caught: {line}", bug.name());
+    assert!(!output.status.success(), "{} is not caught with {sdk} devices of the SDK: {line}", bug.name());
     assert!(time < MINUTE, "{} is caught in {time:?}", bug.name());
 }
 
 #[test]
 fn without_a_bug_nothing_is_found() {
-    let (output, _) = torture(None, "60");
+    let (output, _) = torture(None, "3", "60");
     let (line, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{line}{log}");
 }

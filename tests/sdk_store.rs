@@ -123,6 +123,26 @@ async fn what_was_handed_out_and_not_acknowledged_comes_again() {
 }
 
 #[tokio::test]
+async fn a_client_that_only_sends_has_its_ticks_and_keeps_nothing_for_an_app_that_does_not_ask() {
+    let server = TestServer::with_users(&["alice", "bob"]);
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("mqtt://{}", server.mqtt());
+    let bot = Client::builder(&url).user("alice").device("phone").token(server.token("alice"));
+    let bot = bot.send_only().store(dir.path().join("alice.db")).start().await.unwrap();
+    let bob = open(&server, "bob", dir.path()).await;
+    let report = bot.chat("bob").send_text("all is well").await.unwrap();
+    timeout(patience(), report.delivered()).await.expect("two ticks").unwrap();
+    let thanks = bob.chat("alice").send_text("thanks").await.unwrap();
+    timeout(patience(), thanks.delivered()).await.expect("taken").unwrap();
+    bob.chat("alice").mark_read(report.sent().await.unwrap().n).await.unwrap();
+    timeout(patience(), report.read()).await.expect("blue ticks").unwrap();
+    assert_eq!(bot.close(patience()).await, 0);
+    let db = Connection::open(dir.path().join("alice.db")).unwrap();
+    let kept: i64 = db.query_row("SELECT count(*) FROM natter_incoming", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 0);
+}
+
+#[tokio::test]
 async fn a_client_that_is_gone_gives_the_file_back_and_a_stranger_does_not_get_it() {
     let server = TestServer::with_users(&["alice"]);
     let dir = tempfile::tempdir().unwrap();

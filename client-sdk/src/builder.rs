@@ -23,6 +23,7 @@ pub struct Builder {
     tokens: Tokens,
     store: Result<Box<dyn Store>, Error>,
     http: Option<String>,
+    send_only: bool,
     #[cfg(feature = "tls")]
     tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -70,6 +71,7 @@ pub(crate) struct Settings {
     pub(crate) device: DeviceId,
     pub(crate) tokens: Tokens,
     pub(crate) http: String,
+    pub(crate) send_only: bool,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -91,6 +93,7 @@ impl Builder {
             tokens: Tokens { provider: None, last: Mutex::new(Some(String::new())), refused: Mutex::default() },
             store: Ok(Box::new(MemoryStore::default())),
             http: None,
+            send_only: false,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -157,6 +160,16 @@ impl Builder {
         self
     }
 
+    /// For an app that sends and never asks for events, as a bot that reports: what arrives moves the ticks of what was sent, and is dropped.
+    /// Without this call 10,000 entries wait for the app; then the server keeps the rest, and ticks stand still.
+    ///
+    /// Messages to this device are *delivered* then, although nobody sees them. [`Client::events`] yields live events only.
+    #[must_use]
+    pub fn send_only(mut self) -> Self {
+        self.send_only = true;
+        self
+    }
+
     /// Where the HTTP API is, for media. Without a call: the host of the MQTT URL at port 8080, `https` where that is encrypted.
     #[must_use]
     pub fn http(mut self, url: &str) -> Self {
@@ -202,6 +215,7 @@ impl Builder {
             tokens: self.tokens,
             http: self.http.unwrap_or_else(|| url.http()),
             url,
+            send_only: self.send_only,
             #[cfg(feature = "tls")]
             tls: self.tls,
         };

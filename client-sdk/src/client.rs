@@ -124,7 +124,8 @@ impl Client {
 
     /// What arrives at this device, beginning with the oldest event that was not acknowledged. An older stream of this client ends.
     ///
-    /// An app that never asks keeps at most 10,000 entries on its disk; then the server keeps the rest, receipts too, and ticks stand still.
+    /// An app that never asks keeps at most 10,000 entries on its disk; then the server keeps the rest, receipts too, and ticks stand still:
+    /// see [`Builder::send_only`].
     #[must_use]
     pub fn events(&self) -> Events {
         Events::new(self.clone())

@@ -197,7 +197,9 @@ impl Core {
             }
             Input::Forget(id) => self.outbox.forget(&id, &mut to),
             Input::Epoch(epoch) => {
-                self.inbox.epoch(epoch, &mut to);
+                if self.inbox.epoch(epoch, &mut to) {
+                    self.outbox.begin_anew(&mut to);
+                }
                 self.go_on();
                 return;
             }
@@ -226,9 +228,7 @@ impl Core {
     /// What had to wait until the app took something.
     fn go_on(&mut self) {
         let mut to = Effects { out: &mut self.out, writes: &mut self.writes, after: &mut self.after };
-        if self.inbox.begin_anew(&mut to) {
-            self.outbox.begin_anew(&mut to);
-        }
+        self.inbox.begin_anew(&mut to);
         for entry in self.inbox.unpark(&mut to) {
             self.outbox.entry(&entry, &mut to);
         }

@@ -364,6 +364,9 @@ impl Driver {
             (Output::Rejected(ticket, error), _) => self.answer(ticket, Err(error)),
             (Output::Progress(id, progress), _) => lock(&self.shared.registry).set(id, *progress),
             (Output::Forgotten(id), _) => lock(&self.shared.registry).forget(&id),
+            (Output::Entry(seq, _), _) if self.settings.send_only => {
+                self.core.handle(now_ms(), Input::Took { seq, stored: false });
+            }
             (Output::Entry(seq, entry), _) => lock(&self.shared.feed).entry(seq, entry),
             (Output::BegunAnew, _) => {
                 warn!("the server has another store than before: the inbox begins anew");

@@ -117,7 +117,7 @@ pub enum Write {
     Receipts(ReceiptRow),
     /// Set [`Snapshot::epoch`].
     Epoch(String),
-    /// The server's store is another one: `last_seq` is `None` again, and every row of receipts goes.
+    /// The server's store is another one: `last_seq` is `None` again, and every row of receipts goes. Incoming rows stay.
     BeginAnew,
 }
 

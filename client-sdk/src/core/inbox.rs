@@ -22,8 +22,8 @@ pub(super) struct Inbox {
     untaken_max: usize,
     /// Which store of the server `last` is a position of.
     epoch: Option<String>,
-    /// The one that the server has now, while the app has not taken everything of the last one.
-    next_epoch: Option<String>,
+    /// What is untaken is of another store than `epoch`; nothing is taken in beside it.
+    is_of_old: bool,
     /// The newest position that was taken in; `None` before the first.
     last: Option<Seq>,
     /// Taken in and not to be acknowledged yet, with the packet to acknowledge, if it came over this connection: what is not on the disk,
@@ -59,35 +59,34 @@ impl Inbox {
             }
             out.push_back(Output::Entry(row.seq, Box::new(entry)));
         }
-        let (next_epoch, parked, gap_at, deaf) = Default::default();
-        Self { durable, untaken_max, epoch, next_epoch, last, waiting, untaken, parked, gap_at, deaf }
+        // As a process left it that ended before the app had taken everything.
+        let is_of_old = last.is_none() && !untaken.is_empty();
+        let (parked, gap_at, deaf) = Default::default();
+        Self { durable, untaken_max, epoch, is_of_old, last, waiting, untaken, parked, gap_at, deaf }
     }
 
-    /// The server has said which store it has. Another one than before: its positions begin anew, and say nothing beside the old ones.
-    pub(super) fn epoch(&mut self, epoch: String, to: &mut Effects<'_>) {
-        self.next_epoch = None;
-        match &self.epoch {
-            Some(known) if *known == epoch => {}
-            Some(_) => self.next_epoch = Some(epoch),
-            None => {
-                to.writes.push(Write::Epoch(epoch.clone()));
-                self.epoch = Some(epoch);
-            }
-        }
-    }
-
-    /// Begins with the new store's inbox, once nothing of the old one's waits for the app. Returns whether it did.
-    pub(super) fn begin_anew(&mut self, to: &mut Effects<'_>) -> bool {
-        if !self.untaken.is_empty() {
+    /// The server has said which store it has. Returns whether it is another one than before: its positions begin anew.
+    pub(super) fn epoch(&mut self, epoch: String, to: &mut Effects<'_>) -> bool {
+        if self.epoch.as_ref() == Some(&epoch) {
             return false;
         }
-        let Some(epoch) = self.next_epoch.take() else { return false };
-        to.writes.push(Write::BeginAnew);
+        let is_another = self.epoch.is_some();
+        if is_another {
+            self.is_of_old = true;
+            (self.last, self.gap_at) = (None, None);
+            to.writes.push(Write::BeginAnew);
+        }
         to.writes.push(Write::Epoch(epoch.clone()));
-        to.out.push_back(Output::BegunAnew);
         self.epoch = Some(epoch);
-        (self.last, self.gap_at) = (None, None);
-        true
+        is_another
+    }
+
+    /// Goes on with the new store's inbox, once nothing of the old one's waits for the app: their positions say nothing beside each other.
+    pub(super) fn begin_anew(&mut self, to: &mut Effects<'_>) {
+        if self.is_of_old && self.untaken.is_empty() {
+            self.is_of_old = false;
+            to.out.push_back(Output::BegunAnew);
+        }
     }
 
     /// The connection is gone; acknowledgements of its packets would name others now.
@@ -113,7 +112,7 @@ impl Inbox {
             return None;
         }
         let arrived = Arrived { delivery, entry, payload };
-        if self.next_epoch.is_some() || !self.parked.is_empty() || self.untaken.len() >= self.untaken_max {
+        if self.is_of_old || !self.parked.is_empty() || self.untaken.len() >= self.untaken_max {
             self.parked.push_back(arrived);
             return None;
         }
@@ -174,7 +173,7 @@ impl Inbox {
     /// Returns what there was no room for before.
     pub(super) fn unpark(&mut self, to: &mut Effects<'_>) -> Vec<Entry> {
         let mut taken_in = Vec::new();
-        while self.next_epoch.is_none()
+        while !self.is_of_old
             && self.untaken.len() < self.untaken_max
             && let Some(arrived) = self.parked.pop_front()
         {

@@ -70,7 +70,6 @@ pub fn check<S: Store>(mut open: impl FnMut() -> S) -> Result<(), String> {
     let writes = [
         Write::Incoming(entry(9)),
         Write::Taken(9),
-        Write::Taken(6),
         Write::BeginAnew,
         Write::Epoch("b".into()),
         Write::Incoming(entry(2)),
@@ -78,7 +77,7 @@ pub fn check<S: Store>(mut open: impl FnMut() -> S) -> Result<(), String> {
     commit(&mut store, &writes)?;
     expected.epoch = Some("b".into());
     expected.last_seq = Some(2);
-    expected.incoming = vec![entry(2)];
+    expected.incoming = vec![entry(2), entry(6)];
     expected.receipts.clear();
     same("another epoch", &load(&mut store, &owner)?, &expected)?;
 

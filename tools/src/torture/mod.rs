@@ -63,8 +63,8 @@ pub struct Torture {
     /// Devices of each user
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
     devices: u32,
-    /// How many of them are clients of the SDK, each with a store of its own
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=8))]
+    /// How many of them are clients of the SDK, each with a store of its own; the others speak MQTT as it is, of both versions
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=8))]
     sdk: u32,
     /// Processes that the clients are spread over
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -118,11 +118,9 @@ impl Torture {
     /// The command that does this run again, as far as time allows.
     fn again(&self) -> String {
         let Self { kills, pairs, devices, sdk, hosts, seed, drain, .. } = self;
-        let mut again =
-            format!("natter torture --kills {kills} --pairs {pairs} --devices {devices} --hosts {hosts} --seed {seed}");
-        if *sdk > 0 {
-            again.push_str(&format!(" --sdk {sdk}"));
-        }
+        let mut again = format!(
+            "natter torture --kills {kills} --pairs {pairs} --devices {devices} --sdk {sdk} --hosts {hosts} --seed {seed}"
+        );
         if *drain != DRAIN {
             again.push_str(&format!(" --drain {drain}"));
         }
