@@ -243,7 +243,7 @@ fn stages(encoder: &mut DescriptorEncoder, stages: &[(&'static str, Snapshot)]) 
     let mut family = encoder.encode_descriptor("natter_stage_seconds", help, None, MetricType::Histogram)?;
     for (stage, Snapshot { buckets, sum_micros }) in stages {
         let seconds = |micros: u64| micros as f64 / 1e6;
-        let bounds = (0..BUCKETS).map(|i| upper_micros(i).map_or(f64::MAX, seconds));
+        let bounds = (0..BUCKETS).map(|i| upper_micros(i).map_or(f64::INFINITY, seconds));
         let counts: Vec<(f64, u64)> = bounds.zip(buckets.iter().copied()).collect();
         let labels = [("stage", *stage)];
         let mut encoder = family.encode_family(&labels)?;

@@ -6,8 +6,10 @@
     reason = "a test ends where its world does not hold, and says what it skips"
 )]
 
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -84,6 +86,107 @@ fn a_backlog_is_drained_to_its_last_entry() {
     let report = bench(dir.path(), &["backlog", "--entries", "700"]);
     assert_eq!(report["entries"], 700);
     assert!(number(&report["entries_per_s"]) > 0.0 && number(&report["stored_per_s"]) > 0.0, "{report}");
+}
+
+#[test]
+fn backlogs_of_many_devices_are_drained_and_compared_with_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = bench(dir.path(), &["backlog", "--entries", "300", "--users", "30"]);
+    assert_eq!((&report["entries"], &report["devices"]), (&300.into(), &30.into()));
+    // One statement over 300 rows in a file, without a socket: no server is faster.
+    assert!(number(&report["sqlite_entries_per_s"]) > number(&report["entries_per_s"]), "{report}");
+}
+
+#[test]
+fn files_go_up_and_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = bench(dir.path(), &["media", "--files", "3", "--bytes", "300001", "--at-once", "2"]);
+    assert_eq!((&report["files"], &report["file_bytes"]), (&3.into(), &300_001.into()));
+    for way in ["up", "down"] {
+        assert!(number(&report[way]["mb_per_s"]) > 0.0 && number(&report[way]["seconds"]) > 0.0, "{report}");
+    }
+}
+
+#[test]
+fn a_run_of_so_many_messages_tells_memory_on_the_way_and_an_idle_hour_has_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = bench(dir.path(), &["pairs", "--pairs", "2", "--messages", "500", "--warmup", "0", "--idle", "20"]);
+    let marks: Vec<(f64, f64)> = serde_json::from_value(report["marks"].clone()).unwrap();
+    assert!(
+        matches!(marks[..], [(a, x), (b, y)] if a >= 50.0 && b >= 500.0 && a < b && x > 1000.0 && y > 1000.0),
+        "{report}"
+    );
+    assert!(number(&report["round_trips"]) >= 500.0, "{report}");
+    // PINGREQ and PINGRESP, two bytes each, with a header of 40 bytes each at least; 12 of those an hour.
+    let (each, hour) = (number(&report["keep_alive_ip_bytes"]), number(&report["idle_hour_ip_bytes"]));
+    assert!(each >= 84.0 && (hour - 12.0 * each).abs() < 2.0, "{report}");
+    assert!(number(&report["ip_bytes"]) > number(&report["wire_bytes_to_server"]), "{report}");
+}
+
+/// Prosody, ended when the test is.
+struct Prosody(Child, u16);
+
+impl Drop for Prosody {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+/// `None`: it is not installed.
+fn prosody(dir: &Path) -> Option<Prosody> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (config, at) = (dir.join("prosody.cfg.lua"), dir.display());
+    let text = format!(
+        r#"daemonize = false
+run_as_root = true
+data_path = "{at}"
+certificates = "{at}"
+log = {{ error = "{at}/prosody.log" }}
+interfaces = {{ "127.0.0.1" }}
+c2s_ports = {{ {port} }}
+s2s_ports = {{}}
+c2s_direct_tls_ports = {{}}
+modules_enabled = {{ "roster", "saslauth", "disco", "ping", "register_ibr" }}
+modules_disabled = {{ "s2s", "tls" }}
+allow_registration = true
+c2s_require_encryption = false
+allow_unencrypted_plain_auth = true
+authentication = "internal_plain"
+VirtualHost "bench.local"
+"#
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new("prosody");
+    command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut prosody = Prosody(command.spawn().ok()?, port);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline && prosody.0.try_wait().unwrap().is_none(), "prosody does not listen");
+        std::thread::yield_now();
+    }
+    Some(prosody)
+}
+
+#[test]
+fn a_run_against_an_xmpp_server_adds_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(prosody) = prosody(dir.path()) else {
+        assert!(std::env::var_os("NATTER_TEST_ALL").is_none(), "prosody is missing");
+        eprintln!("SKIPPED: prosody is missing (package prosody)");
+        return;
+    };
+    let (address, pid) = (format!("127.0.0.1:{}", prosody.1), prosody.0.id().to_string());
+    let server = ["--xmpp", address.as_str(), "--pid", pid.as_str(), "--name", "Prosody"];
+    let run = ["pairs", "--pairs", "2", "--seconds", "1", "--warmup", "0", "--idle", "12"];
+    let report = bench(dir.path(), &[&run[..], &server].concat());
+    assert_eq!((&report["server"], &report["latency_us"]["accept"]), (&"Prosody".into(), &Value::Null));
+    let counts = &report["counts"];
+    assert!(number(&counts["sent"]) > 0.0, "{report}");
+    for step in ["delivered", "receipted", "receipts"] {
+        assert_eq!(counts[step], counts["sent"], "{step} in {report}");
+    }
+    assert!(number(&report["keep_alive_ip_bytes"]) > 84.0, "{report}");
 }
 
 #[test]

@@ -119,7 +119,10 @@ impl<'a> Stage<'a> {
         let names: Vec<String> = (0..self.cast.idle).map(|i| self.cast.idle(i)).collect();
         let users = self.logins(&names, true)?;
         let device = |i: u64| {
-            Some(Login { device: format!("d{i}"), ..users.get(usize::try_from(i / idle::DEVICES).ok()?)?.clone() })
+            Some(Login {
+                device: format!("d{}", i % idle::DEVICES),
+                ..users.get(usize::try_from(i / idle::DEVICES).ok()?)?.clone()
+            })
         };
         let mut logins: Vec<Login> = (0..connections).filter_map(device).collect();
         if self.target.kind == Kind::Xmpp {
