@@ -93,6 +93,7 @@ struct Touched<'a> {
     statuses: BTreeSet<(&'a ChatKey, N)>,
     blocks: BTreeSet<(&'a UserId, &'a UserId)>,
     hidden: BTreeSet<(&'a ChatKey, &'a UserId)>,
+    unheard: BTreeSet<(&'a ChatKey, &'a UserId)>,
     accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
     passed: Vec<(&'a UserId, Seq, Seq)>,
@@ -165,6 +166,9 @@ impl<'a> Touched<'a> {
             Change::Hidden { chat, member, .. } => {
                 self.chats.insert(chat);
                 self.hidden.insert((chat, member));
+            }
+            Change::Unheard { chat, member, .. } => {
+                self.unheard.insert((chat, member));
             }
             Change::StatusGone { chat, n, .. } => {
                 self.statuses.insert((chat, *n));
@@ -271,6 +275,10 @@ impl<S: Store> State<S> {
         for (chat, member) in &touched.hidden {
             let hidden = self.chat(chat)?.hidden.get(*member).cloned().unwrap_or_default();
             settlement.hidden.push(((*chat).clone(), (*member).clone(), hidden));
+        }
+        for (chat, member) in &touched.unheard {
+            let oldest = self.unheard(chat, member)?;
+            settlement.unheard.push(((*chat).clone(), (*member).clone(), oldest));
         }
         for (chat, n) in &touched.statuses {
             let status = self.status(chat, *n)?;

@@ -144,6 +144,7 @@ impl<S: Store> State<S> {
                 self.user(member)?.hides = true;
                 self.chat(chat)?.hidden.entry(member.clone()).or_default().add(*after, *upto);
             }
+            Change::Unheard { chat, member, oldest } => self.unheard.put((chat.clone(), member.clone()), *oldest),
             Change::StatusGone { chat, n, places } => {
                 self.statuses.put((chat.clone(), *n), None);
                 for (user, seq) in places {
@@ -212,6 +213,7 @@ impl<S: Store> State<S> {
             Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => self.media.unpin(id),
             Change::Contact { user, contact, .. } => self.contacts.unpin(&(user.clone(), contact.clone())),
             Change::Block { user, other, .. } => self.blocks.unpin(&(user.clone(), other.clone())),
+            Change::Unheard { chat, member, .. } => self.unheard.unpin(&(chat.clone(), member.clone())),
             Change::StatusGone { chat, n, .. } => self.statuses.unpin(&(chat.clone(), *n)),
             _ => {}
         }
@@ -259,6 +261,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::MediaGone { .. }
         | Change::Contact { .. }
         | Change::StatusGone { .. }
+        | Change::Unheard { .. }
         | Change::Revoked(_)
         | Change::Password { .. }
         | Change::Disabled { .. }

@@ -51,7 +51,7 @@ struct Rule {
     breaks: &'static str,
 }
 
-const RULES: [Rule; 23] = [
+const RULES: [Rule; 24] = [
     Rule {
         name: "an inbox row points to a message or carries an item",
         since_version: 1,
@@ -187,6 +187,12 @@ const RULES: [Rule; 23] = [
                  OR NOT EXISTS (SELECT 1 FROM chats c WHERE c.chat = h.chat AND c.last_n >= h.upto)
                  OR EXISTS (SELECT 1 FROM hidden o WHERE o.user = h.user AND o.chat = h.chat
                             AND o.after > h.after AND o.after <= h.upto)",
+    },
+    Rule {
+        name: "what is to fail unheard is hidden",
+        since_version: 10,
+        breaks: "SELECT user || ' ' || chat || '/' || n FROM unheard u WHERE at < 0 OR chat LIKE 's:%'
+                 OR NOT EXISTS (SELECT 1 FROM hidden h WHERE h.user = u.user AND h.chat = u.chat AND h.after < u.n AND h.upto >= u.n)",
     },
 ];
 

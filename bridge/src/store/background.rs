@@ -31,7 +31,7 @@ const OPS_A_LOOK: i32 = 1000;
 const FINDINGS_MAX: usize = 20;
 
 /// Every table, with its key.
-const TABLES: [(&str, &str); 20] = [
+const TABLES: [(&str, &str); 21] = [
     ("meta", "key"),
     ("journal", "log, no"),
     ("users", "name"),
@@ -52,6 +52,7 @@ const TABLES: [(&str, &str); 20] = [
     ("statuses", "chat, n"),
     ("blocks", "user, other"),
     ("hidden", "user, chat, after"),
+    ("unheard", "user, chat"),
 ];
 
 /// What the check has to say so far, and how large the WAL is.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
-use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
+use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow, Waits};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
@@ -35,6 +35,7 @@ pub struct Memory {
     statuses: BTreeMap<(ChatKey, N), Status>,
     blocks: BTreeMap<(UserId, UserId), u64>,
     hidden: BTreeMap<(ChatKey, UserId), Hidden>,
+    unheard: BTreeMap<(ChatKey, UserId), (N, u64)>,
     revoked: Vec<Revoked>,
     accounts: BTreeMap<UserId, Account>,
     webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
@@ -189,6 +190,13 @@ impl Store for Memory {
         for (chat, user, hidden) in &settlement.hidden {
             self.hidden.insert((chat.clone(), user.clone()), hidden.clone());
         }
+        for (chat, user, oldest) in &settlement.unheard {
+            let key = (chat.clone(), user.clone());
+            match oldest {
+                Some(oldest) => self.unheard.insert(key, *oldest),
+                None => self.unheard.remove(&key),
+            };
+        }
         for (id, file) in &settlement.media {
             match file {
                 Some(file) => self.media.insert(id.clone(), file.clone()),
@@ -284,6 +292,19 @@ impl Store for Memory {
             from == sender && accepted.chat == *chat && accepted.n > after && accepted.n <= upto
         });
         Ok(all.map(|((id, _), accepted)| (accepted.n, id.clone())).max())
+    }
+
+    fn oldest_of(
+        &mut self,
+        chat: &ChatKey,
+        sender: &UserId,
+        after: N,
+        upto: N,
+    ) -> Result<Option<(N, MessageId)>, StoreError> {
+        let all = self.accepted.iter().filter(|((_, from), accepted)| {
+            from == sender && accepted.chat == *chat && accepted.n > after && accepted.n <= upto
+        });
+        Ok(all.map(|((id, _), accepted)| (accepted.n, id.clone())).min())
     }
 
     fn count_of(&mut self, chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError> {
@@ -385,6 +406,26 @@ impl Store for Memory {
     fn hidden(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, N, N)>, StoreError> {
         let of_chat = self.hidden.iter().filter(|((of, _), _)| of == chat);
         Ok(of_chat.flat_map(|((_, user), all)| all.ranges().iter().map(|(a, b)| (user.clone(), *a, *b))).collect())
+    }
+
+    fn unheard(&mut self, chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError> {
+        Ok(self.unheard.get(&(chat.clone(), member.clone())).copied())
+    }
+
+    fn unheard_over(&mut self, before: u64, limit: usize) -> Result<Vec<(ChatKey, UserId)>, StoreError> {
+        let over = self.unheard.iter().filter(|(_, (_, at))| *at < before);
+        let mut over: Vec<_> = over.map(|((chat, user), (_, at))| (*at, user.clone(), chat.clone())).collect();
+        over.sort();
+        Ok(over.into_iter().take(limit).map(|(_, user, chat)| (chat, user)).collect())
+    }
+
+    fn oldest_waiting(&mut self, of: &Waits<'_>) -> Result<Option<(N, u64)>, StoreError> {
+        let rows = self.inbox.range((of.user.clone(), of.behind + 1)..=(of.user.clone(), of.upto));
+        let waiting = rows.filter_map(|(_, row)| match &row.item {
+            Item::Message(m) if m.chat == *of.chat && m.from == *of.sender && m.n > of.after => Some((m.n, row.at)),
+            _ => None,
+        });
+        Ok(waiting.min())
     }
 
     fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {

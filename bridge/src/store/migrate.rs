@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// What makes version 1 of an empty file, version 2 of version 1, and so on.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 10] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
@@ -17,6 +17,8 @@ const STEPS: [&str; 8] = [
     include_str!("schema_6.sql"),
     include_str!("schema_7.sql"),
     include_str!("schema_8.sql"),
+    include_str!("schema_9.sql"),
+    include_str!("schema_10.sql"),
 ];
 
 /// Brings the schema to the version this program writes.
@@ -135,6 +137,7 @@ mod tests {
             ("statuses", 6),
             ("blocks", 8),
             ("hidden", 8),
+            ("unheard", 10),
         ];
         for (table, since) in tables {
             let is_there = connection.prepare(&format!("SELECT * FROM {table}")).is_ok();
