@@ -108,6 +108,21 @@ def streams(v5):
     yield "burst", [connect(v5), *(publish(v5, 1, i, payload=b"{}") for i in range(1, 40))]
 
 
+def vcards():
+    """As phones write them, by version."""
+    quoted = "FN;CHARSET=UTF-8;ENCODING=QUOTED-PRINTABLE:J=C3=B6rg=20=\nM=C3=BCller\nN;QUOTED-PRINTABLE;CHARSET=ISO-8859-1:M=FCller;J;;;"
+    for version, lines in (
+        ("2_1", f"{quoted}\nTEL;CELL;PREF:+49151234\nAGENT:\nBEGIN:VCARD\nVERSION:2.1\nFN:Bob\nEND:VCARD"),
+        ("3_0", "FN:Ann\\, Lee\nitem1.TEL;waid=15550002:+1 (555) 0002\nPHOTO;ENCODING=b;TYPE=JPEG:/9j/\n SkZJ\nORG:Sea;Harbour"),
+        ("4_0", 'FN;X-A="a:b;c":Ann\nTEL;VALUE=uri;TYPE="voice,home":tel:+1-555;ext=5\nIMPP;PREF=1:natter:ann\nX-NATTER:ann'),
+    ):
+        card = f"BEGIN:VCARD\nVERSION:{version.replace('_', '.')}\n{lines}\nEND:VCARD\n"
+        yield version, card.encode()
+        yield f"{version}_twice", (card * 2).replace("\n", "\r\n").encode()
+        yield f"{version}_utf_16", b"\xff\xfe" + card.encode("utf-16-le")
+        yield f"{version}_cut", card.encode()[:-12]
+
+
 def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
     for path in sorted([*GOLDEN.glob("outbox/*.txt"), *GOLDEN.glob("refusals/*.txt")]):
@@ -121,6 +136,8 @@ def main():
         for number, line in enumerate(inputs(path)):
             if line.split(" ", 1)[0] in ("up", "down"):
                 write("link", f"{path.stem}_{number}", bytes.fromhex(line.partition(" ")[2]))
+    for name, file in vcards():
+        write("vcard", name, file)
     for version, v5 in (("v3", False), ("v5", True)):
         for name, packet in packets(v5):
             write("packets", f"{version}_{name}", bytes([v5]) + packet)

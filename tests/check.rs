@@ -164,6 +164,7 @@ fn every_kind_of_damage_has_its_line() {
             "INSERT INTO hidden VALUES ('bob', 'alice bob', 0, 999)",
             "what is hidden lies within the chat, no part of it twice: bob alice bob/0",
         ),
+        ("INSERT INTO unheard VALUES ('bob', 'alice bob', 1, 0)", "what is to fail unheard is hidden: bob alice bob/1"),
         ("INSERT INTO journal SELECT 0, value + 1, x'09', value + 1 FROM meta WHERE key = 'settled:0'", "got layout 9"),
         (
             "INSERT INTO journal SELECT 0, value + 3, x'0100', value + 3 FROM meta WHERE key = 'settled:0'",

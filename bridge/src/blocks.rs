@@ -3,7 +3,11 @@
 //!
 //! A message of a blocked sender takes its number and his other devices' places, none in the inbox of who blocks him, and is *hidden* from
 //! that member of the chat ([`crate::hidden`]). So is what lay undelivered at the block: those rows say nothing from then on
-//! ([`State::is_silent`]).
+//! ([`State::is_silent`]). Both fail when they would if nobody took them ([`crate::unheard`]).
+//!
+//! As long as the block stands, who is blocked is told nothing that the other does: a read mark then makes no receipt for him, of messages
+//! from before the block neither, and none later. (WhatsApp sends no read receipts to whom one has blocked either.) What he does himself
+//! with messages of the other from before is told as ever: those ticks are the other's own.
 
 use std::collections::BTreeMap;
 
@@ -100,7 +104,10 @@ impl<S: Store> Engine<S> {
         let known = self.state.chat(chat)?;
         let (mark, last_n) = (known.mark(member, Tick::Delivered), known.last_n);
         match self.state.newest_of(chat, sender, mark, last_n)? {
-            Some((newest, _)) => self.hide_upto(chat, member, newest),
+            Some((newest, _)) => {
+                self.heard_no_more(chat, member, sender, mark)?;
+                self.hide_upto(chat, member, newest)
+            }
             None => Ok(()),
         }
     }

@@ -496,6 +496,15 @@ pub enum Change {
         /// Who.
         rule: Rule,
     },
+    /// Of what is hidden from a member, this is the oldest that has not failed yet.
+    Unheard {
+        /// The conversation.
+        chat: ChatKey,
+        /// From whom it is hidden.
+        member: UserId,
+        /// Its number, and the server second since which it counts; `None`: there is none any more.
+        oldest: Option<(N, u64)>,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -575,7 +584,10 @@ impl Change {
     pub fn slot(&self) -> Slot {
         match self {
             Self::Message { message, .. } => message.chat.slot(),
-            Self::Mark { chat, .. } | Self::StatusGone { chat, .. } | Self::Hidden { chat, .. } => chat.slot(),
+            Self::Mark { chat, .. }
+            | Self::StatusGone { chat, .. }
+            | Self::Hidden { chat, .. }
+            | Self::Unheard { chat, .. } => chat.slot(),
             Self::User { user }
             | Self::Device { user, .. }
             | Self::DeviceGone { user, .. }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use natter_protocol::error::{Kind, Refusal};
-use natter_protocol::{MessageId, Seq, UserId};
+use natter_protocol::{MessageId, N, Seq, UserId};
 
 use crate::change::{Change, Failed, Gap, Item, Message, Row, Tick};
+use crate::chat_key::ChatKey;
 use crate::engine::Engine;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
@@ -32,7 +33,7 @@ impl<S: Store> Engine<S> {
     /// When the store cannot be read.
     pub fn sweep(&mut self, now: crate::engine::Now) -> Result<bool, StoreError> {
         self.now = now;
-        if self.sweep_statuses()? {
+        if self.sweep_statuses()? || self.sweep_unheard()? {
             return Ok(true);
         }
         let oldest = self.state.store.oldest_rows(self.sweep.user.as_ref(), USERS_A_STEP)?;
@@ -109,20 +110,32 @@ impl<S: Store> Engine<S> {
         if !is_told || self.state.chat(&message.chat)?.mark(user, Tick::Delivered) >= message.n {
             return Ok(());
         }
+        self.tell_undelivered(&message.from, user, &message.chat, (message.n, &message.id), lagged)
+    }
+
+    /// `failed`, for the sender of a message that no device of `member` has had.
+    pub(crate) fn tell_undelivered(
+        &mut self,
+        sender: &UserId,
+        member: &UserId,
+        chat: &ChatKey,
+        (n, id): (N, &MessageId),
+        lagged: bool,
+    ) -> Result<(), StoreError> {
         let days = self.limits.entry_ttl_secs / 86_400;
         let details = if lagged {
-            format!("expected a device of {user} before too much else had come, got none")
+            format!("expected a device of {member} before too much else had come, got none")
         } else {
-            format!("expected a device of {user} within {days} days, got none")
+            format!("expected a device of {member} within {days} days, got none")
         };
         let refusal = Refusal::new(Kind::Expired, details);
-        let at = Some((message.chat.clone(), message.n, user.clone(), self.now.unix_secs));
-        let failed = Failed { at, ..Failed::refused(Some(message.id.clone()), &refusal) };
+        let at = Some((chat.clone(), n, member.clone(), self.now.unix_secs));
+        let failed = Failed { at, ..Failed::refused(Some(id.clone()), &refusal) };
         // Dropping for want of room must not make more work of its kind, or two crowded inboxes would toss it to each other.
         if lagged {
-            self.put_notice(&message.from, None, None, Item::Failed(failed))?;
+            self.put_notice(sender, None, None, Item::Failed(failed))?;
         } else {
-            self.notice(&message.from, None, None, Item::Failed(failed))?;
+            self.notice(sender, None, None, Item::Failed(failed))?;
         }
         Ok(())
     }

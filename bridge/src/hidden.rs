@@ -47,6 +47,12 @@ impl Hidden {
         &self.ranges
     }
 
+    /// The ranges, without one that may have been two: of what lies in it, some may not be hidden.
+    #[must_use]
+    pub fn sure(&self) -> &[(N, N)] {
+        if self.ranges.len() < RANGES_MAX { &self.ranges } else { self.ranges.get(1..).unwrap_or_default() }
+    }
+
     /// Where a receipt that ends at `upto`, which is not hidden, may begin: at `after`, or behind what is hidden last before it.
     #[must_use]
     pub fn start(&self, after: N, upto: N) -> N {
@@ -123,6 +129,7 @@ mod tests {
             hidden.add(10 * i, 10 * i + 1);
         }
         assert_eq!((hidden.ranges().len(), hidden.ranges()[0], hidden.ranges()[1]), (RANGES_MAX, (0, 11), (20, 21)));
+        assert_eq!((hidden.sure().len(), hidden.sure()[0]), (RANGES_MAX - 1, (20, 21)));
         hidden.add(10, 11);
         assert_eq!(hidden.ranges()[0], (0, 11), "what is told again changes nothing");
         assert_eq!((hidden.waits_behind(0), hidden.waits_behind(11), hidden.waits_behind(20)), (11, 11, 21));

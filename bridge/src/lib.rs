@@ -46,6 +46,7 @@ pub mod stats;
 pub mod status;
 pub mod store;
 mod stuck;
+mod unheard;
 pub mod webhook;
 
 use std::sync::Arc;

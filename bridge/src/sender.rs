@@ -211,6 +211,7 @@ impl<S: Store> Engine<S> {
         self.change(Change::Message { message, hash, at, grant, places })?;
         if is_blocked {
             self.hide_upto(&chat, &recipient, n)?;
+            self.never_heard(&chat, &recipient, n)?;
             Counters::add(&self.counters.hidden);
         }
         for place in users {
@@ -435,8 +436,12 @@ impl<S: Store> Engine<S> {
             }
         }
         let others = self.state.user(user)?.devices.keys().any(|known| known != device);
+        // Whom he has blocked is told nothing that he does, of what came before the block neither: then or later.
+        let is_told = !self.state.is_blocked(user, &other)?;
         for (after, newest, id) in covered {
-            self.receipt(&other, None, Tick::Read, chat, (after, newest), &id, user)?;
+            if is_told {
+                self.receipt(&other, None, Tick::Read, chat, (after, newest), &id, user)?;
+            }
             if others && other != *user {
                 // The own mark, for the other devices.
                 self.receipt(user, Some(device), Tick::Read, chat, (after, newest), &id, user)?;

@@ -97,6 +97,7 @@ struct Touched<'a> {
     hidden: BTreeSet<(&'a ChatKey, &'a UserId)>,
     last_seen: BTreeSet<&'a UserId>,
     privacy: BTreeSet<(&'a UserId, Aspect)>,
+    unheard: BTreeSet<(&'a ChatKey, &'a UserId)>,
     accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
     passed: Vec<(&'a UserId, Seq, Seq)>,
@@ -175,6 +176,9 @@ impl<'a> Touched<'a> {
             }
             Change::Privacy { user, aspect, .. } => {
                 self.privacy.insert((user, *aspect));
+            }
+            Change::Unheard { chat, member, .. } => {
+                self.unheard.insert((chat, member));
             }
             Change::StatusGone { chat, n, .. } => {
                 self.statuses.insert((chat, *n));
@@ -289,6 +293,10 @@ impl<S: Store> State<S> {
         for (chat, member) in &touched.hidden {
             let hidden = self.chat(chat)?.hidden.get(*member).cloned().unwrap_or_default();
             settlement.hidden.push(((*chat).clone(), (*member).clone(), hidden));
+        }
+        for (chat, member) in &touched.unheard {
+            let oldest = self.unheard(chat, member)?;
+            settlement.unheard.push(((*chat).clone(), (*member).clone(), oldest));
         }
         for (chat, n) in &touched.statuses {
             let status = self.status(chat, *n)?;

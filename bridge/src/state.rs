@@ -59,6 +59,7 @@ pub struct State<S> {
     pub(crate) blocks: crate::blocks::Unsettled,
     pub(crate) last_seen: Overlay<UserId, u64>,
     pub(crate) privacy_lists: crate::privacy::Lists,
+    pub(crate) unheard: crate::unheard::Unsettled,
 }
 
 impl<S: Store> State<S> {
@@ -88,6 +89,7 @@ impl<S: Store> State<S> {
             blocks: Overlay::default(),
             last_seen: Overlay::default(),
             privacy_lists: Overlay::default(),
+            unheard: Overlay::default(),
         };
         state.reset(log)?;
         Ok(state)
@@ -113,6 +115,7 @@ impl<S: Store> State<S> {
         self.blocks.clear();
         self.last_seen.clear();
         self.privacy_lists.clear();
+        self.unheard.clear();
         self.revoked = self.store.revoked()?.into_iter().collect();
         self.disabled = self.store.disabled()?.into_iter().collect();
         self.webhooks = self.store.webhooks()?.into_iter().map(|(user, device, row)| ((user, device), row)).collect();
@@ -247,6 +250,27 @@ impl<S: Store> State<S> {
             Some((n, (_, id))) => Ok(Some((*n, id.clone()))),
             None => self.store.newest_of(key, sender, after, upto),
         }
+    }
+
+    /// The oldest message of `sender` in `chat` with `after < n <= upto`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn oldest_of(
+        &mut self,
+        key: &ChatKey,
+        sender: &UserId,
+        after: N,
+        upto: N,
+    ) -> Result<Option<(N, MessageId)>, StoreError> {
+        if upto <= after {
+            return Ok(None);
+        }
+        if let Some(stored) = self.store.oldest_of(key, sender, after, upto)? {
+            return Ok(Some(stored));
+        }
+        let recent = self.chat(key)?.recent.range(after + 1..=upto).find(|(_, (from, _))| from == sender);
+        Ok(recent.map(|(n, (_, id))| (*n, id.clone())))
     }
 
     /// How many messages of `sender` in `chat` lie behind `after`; counting ends about `limit`.

@@ -15,6 +15,7 @@ mod migrate;
 mod privacy;
 pub mod sqlite;
 mod status;
+mod unheard;
 
 #[cfg(test)]
 mod conformance;
@@ -191,6 +192,8 @@ pub struct Settlement {
     pub privacy: Vec<(UserId, Aspect, Rule)>,
     /// All that is hidden from a member of a conversation.
     pub hidden: Vec<(ChatKey, UserId, Hidden)>,
+    /// The oldest message hidden from a member that has not failed yet, and the server second since which it counts.
+    pub unheard: Vec<(ChatKey, UserId, Option<(N, u64)>)>,
     /// Statuses. A body goes with its status, or with the last row that points to it.
     pub statuses: Vec<(ChatKey, N, Option<Arc<Status>>)>,
     /// Revocations.
@@ -203,6 +206,23 @@ pub struct Settlement {
     pub server_secs: u64,
     /// The last journal row this covers; it and all before it go.
     pub upto: u64,
+}
+
+/// Which messages of an inbox are meant.
+#[derive(Debug)]
+pub struct Waits<'a> {
+    /// Whose inbox.
+    pub user: &'a UserId,
+    /// In this conversation.
+    pub chat: &'a ChatKey,
+    /// Sent by him.
+    pub sender: &'a UserId,
+    /// With greater numbers than this.
+    pub after: N,
+    /// At positions behind this one.
+    pub behind: Seq,
+    /// Up to this one.
+    pub upto: Seq,
 }
 
 /// A database. All calls come from one thread.
@@ -292,6 +312,18 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn newest_of(
+        &mut self,
+        chat: &ChatKey,
+        sender: &UserId,
+        after: N,
+        upto: N,
+    ) -> Result<Option<(N, MessageId)>, StoreError>;
+
+    /// The oldest message of `sender` in `chat` with `after < n <= upto`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn oldest_of(
         &mut self,
         chat: &ChatKey,
         sender: &UserId,
@@ -436,6 +468,24 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn is_in_privacy_list(&mut self, user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError>;
+
+    /// The oldest message hidden from a member that has not failed yet, and the server second since which it counts.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn unheard(&mut self, chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError>;
+
+    /// At most `limit` conversations and members whose oldest such message counts since before `before`, the oldest first.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn unheard_over(&mut self, before: u64, limit: usize) -> Result<Vec<(ChatKey, UserId)>, StoreError>;
+
+    /// The oldest message that waits in an inbox, and the server second of its row.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn oldest_waiting(&mut self, of: &Waits<'_>) -> Result<Option<(N, u64)>, StoreError>;
 
     /// A status, if it is kept.
     ///

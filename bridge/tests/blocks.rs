@@ -122,29 +122,100 @@ fn range(entry: &Value) -> (&str, N, N) {
     (entry["status"].as_str().unwrap(), entry["after"].as_u64().unwrap(), entry["n"].as_u64().unwrap())
 }
 
+/// What `failed` says of a message, but for its id and number.
+fn failed(told: &[Value]) -> Vec<(&str, String)> {
+    let failed = told.iter().filter(|entry| entry["status"] == "failed");
+    failed.map(|entry| (entry["id"].as_str().unwrap(), entry["errors"].to_string())).collect()
+}
+
 #[test]
-fn a_blocked_message_never_fails_neither_does_what_lay_there() {
+fn a_hidden_message_fails_on_the_day_on_which_one_does_that_nobody_takes() {
     for settled in [false, true] {
+        let settle = |world: &mut World| {
+            if settled {
+                world.settle_everything();
+            }
+        };
         let mut world = World::with_users(&["alice", "bob", "carol"]);
         fetch(&mut world, "alice", "http", None);
-        fetch(&mut world, "bob", "http", None);
-        send(&mut world, "alice", &text("m1", "bob", "lies there")).unwrap();
-        block(&mut world, "bob", "alice");
-        send(&mut world, "alice", &text("m2", "bob", "blocked")).unwrap();
-        fetch(&mut world, "carol", "http", None);
-        send(&mut world, "alice", &text("m3", "carol", "for who never comes")).unwrap();
-        if settled {
-            world.settle_everything();
-        }
-        world.sweep_after(31);
-        world.settle_everything();
+        let (phone, _) = world.device("bob", "phone");
+        // To both, on the same days: before the block (on its way to bob), in it, and after it.
+        let both = |world: &mut World, id: &str| {
+            send(world, "alice", &text(&format!("b-{id}"), "bob", id)).unwrap();
+            send(world, "alice", &text(&format!("c-{id}"), "carol", id)).unwrap();
+        };
+        both(&mut world, "lay");
+        settle(&mut world);
         world.sweep_after(1);
-        let told = take_all(&mut world, "alice", "http");
-        let failed: Vec<_> = told.iter().filter(|entry| entry["status"] == "failed").collect();
-        assert_eq!(failed.iter().map(|entry| &entry["id"]).collect::<Vec<_>>(), ["m3"], "{told:?}");
+        block(&mut world, "bob", "alice");
+        both(&mut world, "blocked");
+        world.sweep_after(1);
+        unblock(&mut world, "bob", "alice");
+        world.ack("bob", phone, 1);
+        take_all(&mut world, "bob", "http");
+        send(&mut world, "bob", &json!({"status": "read", "chat": "alice", "n": 2})).unwrap();
+        settle(&mut world);
+        let mut world = world.crash();
+        let mut told = Vec::new();
+        for (days, expected) in [(27, &[][..]), (2, &["lay"]), (1, &["blocked"]), (30, &[])] {
+            world.sweep_after(days);
+            // What has expired is found in the tables.
+            world.settle_everything();
+            world.sweep_after(0);
+            settle(&mut world);
+            let new = take_all(&mut world, "alice", "http");
+            let ids: BTreeSet<String> = failed(&new).iter().map(|(id, _)| (*id).to_owned()).collect();
+            let both = expected.iter().flat_map(|id| [format!("b-{id}"), format!("c-{id}")]);
+            assert_eq!(ids, both.collect(), "settled: {settled}, {days} days more: {new:?}");
+            assert_eq!(failed(&new).len(), ids.len(), "once each: {new:?}");
+            told.extend(new);
+            world = world.crash();
+        }
+        let of_bob: Vec<String> = failed(&told).iter().map(|(_, errors)| errors.replace("bob", "carol")).collect();
+        assert!(of_bob.iter().all(|errors| *errors == of_bob[0]), "the words are the same: {told:?}");
         let told = take_all(&mut world, "bob", "http");
         assert!(told.is_empty(), "no gap tells of what he did not want: {told:?}");
     }
+}
+
+#[test]
+fn what_had_failed_before_a_block_does_not_fail_again() {
+    let mut world = World::with_users(&["alice", "bob"]);
+    fetch(&mut world, "alice", "http", None);
+    send(&mut world, "alice", &text("m1", "bob", "nobody takes it")).unwrap();
+    world.settle_everything();
+    world.sweep_after(31);
+    assert_eq!(failed(&take_all(&mut world, "alice", "http")).len(), 1);
+    block(&mut world, "bob", "alice");
+    world.settle_everything();
+    world.sweep_after(31);
+    assert_eq!(take_all(&mut world, "alice", "http"), [""; 0]);
+}
+
+#[test]
+fn what_is_read_during_a_block_turns_blue_neither_then_nor_later() {
+    let mut world = World::with_users(&["alice", "bob"]);
+    fetch(&mut world, "alice", "http", None);
+    fetch(&mut world, "bob", "tablet", None);
+    for id in ["m1", "m2", "m3"] {
+        send(&mut world, "alice", &text(id, "bob", "before")).unwrap();
+    }
+    take_all(&mut world, "bob", "http");
+    let read =
+        |world: &mut World, n: N| send(world, "bob", &json!({"status": "read", "chat": "alice", "n": n})).unwrap();
+    read(&mut world, 1);
+    block(&mut world, "bob", "alice");
+    read(&mut world, 2);
+    let own = take_all(&mut world, "bob", "tablet");
+    let marks: Vec<_> = own.iter().filter(|entry| entry["type"] == "status").map(range).collect();
+    assert_eq!(marks, [("read", 0, 2)], "his own devices know");
+    unblock(&mut world, "bob", "alice");
+    let mut world = world.crash();
+    read(&mut world, 2);
+    read(&mut world, 3);
+    let told = take_all(&mut world, "alice", "http");
+    let receipts: Vec<_> = told.iter().map(range).collect();
+    assert_eq!(receipts, [("delivered", 0, 3), ("read", 0, 1), ("read", 2, 3)]);
 }
 
 #[test]
@@ -310,6 +381,11 @@ struct Life {
     /// What a device of his has taken.
     had: BTreeSet<N>,
     covered: BTreeSet<N>,
+    /// Up to where he has said that he read.
+    read: N,
+    /// Read, and not during a block: what must turn blue, and nothing else.
+    blue: BTreeSet<N>,
+    turned_blue: BTreeSet<N>,
     looked: Seq,
     count: usize,
 }
@@ -332,6 +408,9 @@ impl Life {
             hidden,
             had,
             covered,
+            read: 0,
+            blue: BTreeSet::new(),
+            turned_blue: BTreeSet::new(),
             looked: 0,
             count: 0,
         };
@@ -437,6 +516,11 @@ impl Life {
                 let n = self.last_n.saturating_sub(before);
                 self.publish("bob", &json!({"status": "read", "chat": "alice", "n": n})).unwrap();
                 self.mark = self.mark.max(n);
+                if n > self.read && !self.blocked {
+                    let shown = self.sent.range(self.read + 1..=n).filter(|n| !self.hidden.contains(n));
+                    self.blue.extend(shown);
+                }
+                self.read = self.read.max(n);
             }
             Act::Reconnect => self.connect(),
             Act::Look => self.look(),
@@ -462,6 +546,9 @@ impl Life {
                 let (_, after, n) = range(entry);
                 let covered: BTreeSet<N> = self.sent.range(after + 1..=n).copied().collect();
                 assert!(covered.is_disjoint(&self.hidden), "{entry} covers what is hidden: {:?}", self.hidden);
+                if entry["status"] == "read" {
+                    self.turned_blue.extend(&covered);
+                }
                 self.covered.extend(covered);
             }
             if entries.is_empty() {
@@ -476,6 +563,7 @@ impl Life {
         assert!(self.had.is_disjoint(&self.hidden));
         let unticked: Vec<_> = self.had.difference(&self.covered).collect();
         assert!(unticked.is_empty(), "taken, and no tick: {unticked:?}");
+        assert_eq!(self.turned_blue, self.blue, "what was read while nobody was blocked is blue, and nothing else");
     }
 }
 

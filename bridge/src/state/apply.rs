@@ -154,6 +154,7 @@ impl<S: Store> State<S> {
                 self.user(user)?.privacy = Some(privacy);
                 self.privacy_lists.put((user.clone(), *aspect), Arc::clone(&rule.users));
             }
+            Change::Unheard { chat, member, oldest } => self.unheard.put((chat.clone(), member.clone()), *oldest),
             Change::StatusGone { chat, n, places } => {
                 self.statuses.put((chat.clone(), *n), None);
                 for (user, seq) in places {
@@ -224,6 +225,7 @@ impl<S: Store> State<S> {
             Change::Block { user, other, .. } => self.blocks.unpin(&(user.clone(), other.clone())),
             Change::LastSeen { user, .. } => self.last_seen.unpin(user),
             Change::Privacy { user, aspect, .. } => self.privacy_lists.unpin(&(user.clone(), *aspect)),
+            Change::Unheard { chat, member, .. } => self.unheard.unpin(&(chat.clone(), member.clone())),
             Change::StatusGone { chat, n, .. } => self.statuses.unpin(&(chat.clone(), *n)),
             _ => {}
         }
@@ -273,6 +275,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Contact { .. }
         | Change::StatusGone { .. }
         | Change::LastSeen { .. }
+        | Change::Unheard { .. }
         | Change::Revoked(_)
         | Change::Password { .. }
         | Change::Disabled { .. }

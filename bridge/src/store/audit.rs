@@ -51,7 +51,7 @@ struct Rule {
     breaks: &'static str,
 }
 
-const RULES: [Rule; 26] = [
+const RULES: [Rule; 27] = [
     Rule {
         name: "an inbox row points to a message or carries an item",
         since_version: 1,
@@ -207,6 +207,12 @@ const RULES: [Rule; 26] = [
         breaks: "SELECT user || ' ' || aspect || ' ' || other FROM privacy_lists l
                  WHERE NOT EXISTS (SELECT 1 FROM privacy p WHERE p.user = l.user AND p.aspect = l.aspect
                                    AND p.who IN ('except', 'only'))",
+    },
+    Rule {
+        name: "what is to fail unheard is hidden",
+        since_version: 10,
+        breaks: "SELECT user || ' ' || chat || '/' || n FROM unheard u WHERE at < 0 OR chat LIKE 's:%'
+                 OR NOT EXISTS (SELECT 1 FROM hidden h WHERE h.user = u.user AND h.chat = u.chat AND h.after < u.n AND h.upto >= u.n)",
     },
 ];
 

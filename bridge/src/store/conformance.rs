@@ -93,6 +93,7 @@ suite!(
     an_account_is_its_password_and_whether_its_user_may_come_in,
     a_webhook_is_kept_until_it_is_taken_away,
     files_are_found_by_those_who_may_read_them_until_they_go,
+    what_is_to_fail_unheard_is_found_by_its_time,
     contacts_are_listed_in_order_of_names_until_they_are_removed,
     blocks_are_listed_until_they_are_lifted_and_what_they_hid_stays,
     a_status_keeps_its_body_and_is_found_by_poster_time_and_file,
@@ -513,6 +514,27 @@ fn blocks_are_listed_until_they_are_lifted_and_what_they_hid_stays(fixture: &mut
     assert_eq!(store.blocks(&alice, None, 9).unwrap(), []);
     assert_eq!(store.hidden(&chat()).unwrap(), [(bob.clone(), 2, 9)]);
     assert_eq!((store.has_blocks(&alice).unwrap(), store.has_blocks(&bob).unwrap()), ((false, false), (false, true)));
+}
+
+fn what_is_to_fail_unheard_is_found_by_its_time(fixture: &mut impl Fixture) {
+    let (bob, carol) = (user("bob"), user("carol"));
+    let other = ChatKey::new(&carol, &Chat::Direct(user("dave")));
+    let unheard = vec![(chat(), bob.clone(), Some((3, 20))), (other.clone(), carol.clone(), Some((1, 10)))];
+    settle(fixture.store(), Settlement { unheard, upto: 1, ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    assert_eq!(store.unheard(&chat(), &bob).unwrap(), Some((3, 20)));
+    assert_eq!((store.unheard(&chat(), &carol).unwrap(), store.unheard(&other, &bob).unwrap()), (None, None));
+    let both = [(other.clone(), carol.clone()), (chat(), bob.clone())];
+    assert_eq!(store.unheard_over(10, 9).unwrap(), []);
+    assert_eq!(store.unheard_over(21, 9).unwrap(), both);
+    assert_eq!(store.unheard_over(21, 1).unwrap(), both[..1]);
+    let unheard = vec![(chat(), bob.clone(), Some((5, 30))), (other.clone(), carol.clone(), None)];
+    settle(fixture.store(), Settlement { unheard, upto: 2, ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    assert_eq!((store.unheard(&chat(), &bob).unwrap(), store.unheard(&other, &carol).unwrap()), (Some((5, 30)), None));
+    assert_eq!(store.unheard_over(30, 9).unwrap(), []);
 }
 
 fn contacts_are_listed_in_order_of_names_until_they_are_removed(fixture: &mut impl Fixture) {

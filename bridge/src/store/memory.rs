@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 
-use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
+use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow, Waits};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
@@ -38,6 +38,7 @@ pub struct Memory {
     hidden: BTreeMap<(ChatKey, UserId), Hidden>,
     last_seen: BTreeMap<UserId, u64>,
     privacy: BTreeMap<(UserId, Aspect), Rule>,
+    unheard: BTreeMap<(ChatKey, UserId), (N, u64)>,
     revoked: Vec<Revoked>,
     accounts: BTreeMap<UserId, Account>,
     webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
@@ -199,6 +200,13 @@ impl Store for Memory {
         for (chat, user, hidden) in &settlement.hidden {
             self.hidden.insert((chat.clone(), user.clone()), hidden.clone());
         }
+        for (chat, user, oldest) in &settlement.unheard {
+            let key = (chat.clone(), user.clone());
+            match oldest {
+                Some(oldest) => self.unheard.insert(key, *oldest),
+                None => self.unheard.remove(&key),
+            };
+        }
         for (id, file) in &settlement.media {
             match file {
                 Some(file) => self.media.insert(id.clone(), file.clone()),
@@ -294,6 +302,19 @@ impl Store for Memory {
             from == sender && accepted.chat == *chat && accepted.n > after && accepted.n <= upto
         });
         Ok(all.map(|((id, _), accepted)| (accepted.n, id.clone())).max())
+    }
+
+    fn oldest_of(
+        &mut self,
+        chat: &ChatKey,
+        sender: &UserId,
+        after: N,
+        upto: N,
+    ) -> Result<Option<(N, MessageId)>, StoreError> {
+        let all = self.accepted.iter().filter(|((_, from), accepted)| {
+            from == sender && accepted.chat == *chat && accepted.n > after && accepted.n <= upto
+        });
+        Ok(all.map(|((id, _), accepted)| (accepted.n, id.clone())).min())
     }
 
     fn count_of(&mut self, chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError> {
@@ -413,6 +434,26 @@ impl Store for Memory {
     fn is_in_privacy_list(&mut self, user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError> {
         let rule = self.privacy.get(&(user.clone(), aspect));
         Ok(rule.is_some_and(|rule| rule.users.binary_search(other).is_ok()))
+    }
+
+    fn unheard(&mut self, chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError> {
+        Ok(self.unheard.get(&(chat.clone(), member.clone())).copied())
+    }
+
+    fn unheard_over(&mut self, before: u64, limit: usize) -> Result<Vec<(ChatKey, UserId)>, StoreError> {
+        let over = self.unheard.iter().filter(|(_, (_, at))| *at < before);
+        let mut over: Vec<_> = over.map(|((chat, user), (_, at))| (*at, user.clone(), chat.clone())).collect();
+        over.sort();
+        Ok(over.into_iter().take(limit).map(|(_, user, chat)| (chat, user)).collect())
+    }
+
+    fn oldest_waiting(&mut self, of: &Waits<'_>) -> Result<Option<(N, u64)>, StoreError> {
+        let rows = self.inbox.range((of.user.clone(), of.behind + 1)..=(of.user.clone(), of.upto));
+        let waiting = rows.filter_map(|(_, row)| match &row.item {
+            Item::Message(m) if m.chat == *of.chat && m.from == *of.sender && m.n > of.after => Some((m.n, row.at)),
+            _ => None,
+        });
+        Ok(waiting.min())
     }
 
     fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// What makes version 1 of an empty file, version 2 of version 1, and so on.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
@@ -18,6 +18,7 @@ const STEPS: [&str; 9] = [
     include_str!("schema_7.sql"),
     include_str!("schema_8.sql"),
     include_str!("schema_9.sql"),
+    include_str!("schema_10.sql"),
 ];
 
 /// Brings the schema to the version this program writes.
@@ -139,6 +140,7 @@ mod tests {
             ("last_seen", 9),
             ("privacy", 9),
             ("privacy_lists", 9),
+            ("unheard", 10),
         ];
         for (table, since) in tables {
             let is_there = connection.prepare(&format!("SELECT * FROM {table}")).is_ok();

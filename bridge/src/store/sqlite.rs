@@ -20,7 +20,8 @@ use super::media;
 use super::migrate::{known, migrate};
 use super::privacy;
 use super::status;
-use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow};
+use super::unheard;
+use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow, Waits};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
@@ -486,6 +487,16 @@ impl Store for Sqlite {
         found.map(|(n, id)| Ok((n, named(&id, MessageId::parse)?))).transpose()
     }
 
+    fn oldest_of(
+        &mut self,
+        chat: &ChatKey,
+        sender: &UserId,
+        after: N,
+        upto: N,
+    ) -> Result<Option<(N, MessageId)>, StoreError> {
+        unheard::oldest_of(&self.connection, chat, sender, after, upto)
+    }
+
     fn count_of(&mut self, chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM accepted WHERE chat = ?1 AND n > ?2 AND sender = ?3 LIMIT ?4)",
@@ -627,6 +638,18 @@ impl Store for Sqlite {
 
     fn is_in_privacy_list(&mut self, user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError> {
         privacy::is_listed(&self.connection, user, aspect, other)
+    }
+
+    fn unheard(&mut self, chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError> {
+        unheard::one(&self.connection, chat, member)
+    }
+
+    fn unheard_over(&mut self, before: u64, limit: usize) -> Result<Vec<(ChatKey, UserId)>, StoreError> {
+        unheard::over(&self.connection, before, limit)
+    }
+
+    fn oldest_waiting(&mut self, of: &Waits<'_>) -> Result<Option<(N, u64)>, StoreError> {
+        unheard::oldest_waiting(&self.connection, of)
     }
 
     fn status(&mut self, chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError> {
@@ -807,6 +830,7 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
     contacts::settle(t, settlement)?;
     blocks::settle(t, settlement)?;
     privacy::settle(t, settlement)?;
+    unheard::settle(t, settlement)?;
     status::settle(t, settlement)?;
     for (user, seq) in &settlement.gone {
         let place: Option<(Option<String>, Option<i64>)> = t

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use natter_bridge::change::{self, Accepted, Item, Revoked, Row, Session};
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
+use natter_bridge::contacts::Contact;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
+use natter_bridge::hidden::Hidden;
 use natter_bridge::state::State;
+use natter_bridge::status::Status;
 use natter_bridge::store::memory::Memory;
 use natter_bridge::store::sqlite::Sqlite;
 use natter_bridge::store::{DeviceRow, MemberRow, Store, StoreError};
@@ -30,7 +33,11 @@ pub enum Fact {
     Device(UserId, DeviceId, DeviceRow),
     Session(UserId, String, Session),
     Entry(UserId, Seq, Row),
-    Chat(ChatKey, N, BTreeMap<UserId, MemberRow>),
+    Chat(ChatKey, N, BTreeMap<UserId, MemberRow>, BTreeMap<UserId, Hidden>),
+    Unheard(ChatKey, UserId, N, u64),
+    Status(Arc<Status>),
+    Contact(UserId, UserId, Contact),
+    Block(UserId, UserId, u64),
     Accepted(UserId, MessageId, Option<Accepted>),
     Revoked(Revoked),
 }
@@ -50,8 +57,8 @@ impl Subjects {
     pub fn of(history: &History) -> Self {
         let users: Vec<_> = USERS.into_iter().map(user).collect();
         let chat = |a: &UserId, b: &UserId| ChatKey::new(a, &Chat::Direct(b.clone()));
-        let chats =
-            users.iter().enumerate().flat_map(|(i, a)| users[i + 1..].iter().map(move |b| chat(a, b))).collect();
+        let pairs = users.iter().enumerate().flat_map(|(i, a)| users[i + 1..].iter().map(move |b| chat(a, b)));
+        let chats = pairs.chain(users.iter().map(|user| ChatKey::new(user, &Chat::Status))).collect();
         let sent = history.commits.iter().flat_map(|commit| &commit.sent);
         let messages = sent.map(|sent| (sent.from.clone(), sent.id.clone())).collect();
         Self { users, chats, messages }
@@ -71,14 +78,27 @@ impl Subjects {
             let sessions = state.sessions(id)?.into_iter();
             out.extend(sessions.map(|(client_id, session)| Fact::Session(id.clone(), client_id, session)));
             let rows = state.page(id, 0, ALL)?;
+            let silent = state.silent_rows(id, &rows, 0)?;
             let user = state.user(id)?;
-            let waited_for =
-                rows.into_iter().filter(|(seq, row)| !user.is_dead(*seq, row.only.as_ref(), row.except.as_ref()));
+            let waited_for = rows.into_iter().filter(|(seq, row)| {
+                !silent.contains(seq) && !user.is_dead(*seq, row.only.as_ref(), row.except.as_ref())
+            });
             out.extend(waited_for.map(|(seq, row)| Fact::Entry(id.clone(), seq, row)));
+            let contacts = state.contacts(id, None, ALL)?.into_iter();
+            out.extend(contacts.map(|(contact, known)| Fact::Contact(id.clone(), contact, known)));
+            let blocks = state.blocks(id, None, ALL)?.into_iter();
+            out.extend(blocks.map(|(other, since)| Fact::Block(id.clone(), other, since)));
         }
         for key in &self.chats {
             let chat = state.chat(key)?;
-            out.push(Fact::Chat(key.clone(), chat.last_n, chat.members.clone()));
+            out.push(Fact::Chat(key.clone(), chat.last_n, chat.members.clone(), chat.hidden.clone()));
+            for member in &self.users {
+                let oldest = state.unheard(key, member)?;
+                out.extend(oldest.map(|(n, at)| Fact::Unheard(key.clone(), member.clone(), n, at)));
+            }
+            for n in state.live_statuses(key, 0)? {
+                out.extend(state.status(key, n)?.map(Fact::Status));
+            }
         }
         out.extend(state.revoked.iter().cloned().map(Fact::Revoked));
         Ok(out)

@@ -1,13 +1,15 @@
 //! What the server does before the cut: the real rules over the real store, in a watched directory. Users write to each other,
-//! acknowledge, read, come and go; the journal settles; the write-ahead log is copied, begun anew, and deleted.
+//! post statuses and take them back, have contacts and block each other, acknowledge, read, come and go; the journal settles; the write-ahead log is copied, begun anew, and deleted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use natter_bridge::blocks;
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
+use natter_bridge::contacts;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
 use natter_bridge::stats::Counters;
 use natter_bridge::store::sqlite::Sqlite;
@@ -28,6 +30,7 @@ const SEATS: [(&str, &str); 4] = [("alice", "phone"), ("alice", "laptop"), ("bob
 const BATCHES: usize = 420;
 const CLEAN_RESTART: usize = 140;
 const RESTART_WITHOUT_CHECKPOINT: usize = 210;
+const DAY_LATER: usize = 250;
 const MONTH_LATER: usize = 300;
 /// The same after a first cut, and where the ids of its messages begin.
 const BATCHES_AFTER_A_CUT: usize = 12;
@@ -127,6 +130,12 @@ pub struct Workload {
     last_id: u64,
     seats: HashMap<usize, Seat>,
     asked: HashMap<(ConnectionId, u16), Sent>,
+    /// Statuses that were posted and not answered yet.
+    posted: HashSet<(ConnectionId, u16)>,
+    /// Who shows statuses of what ids.
+    statuses: Vec<(&'static str, String)>,
+    /// Who blocks whom.
+    blocks: BTreeSet<(&'static str, &'static str)>,
     sent: Vec<Sent>,
     taken: Vec<(UserId, MessageId)>,
     history: History,
@@ -179,6 +188,12 @@ pub fn run(directory: &Path, seed: u64) -> History {
     for name in USERS {
         workload.handle(Event::Request(0, Request::AddUser(user(name))));
     }
+    for name in USERS {
+        for other in USERS.into_iter().filter(|other| *other != name) {
+            let put = contacts::Ask::Put(user(name), user(other), Some(other.to_owned()));
+            workload.handle(Event::Request(0, Request::Contacts(put)));
+        }
+    }
     workload.commit();
     for batch in 0..BATCHES {
         workload.batch();
@@ -186,6 +201,7 @@ pub fn run(directory: &Path, seed: u64) -> History {
         match batch {
             CLEAN_RESTART => workload.restart(true),
             RESTART_WITHOUT_CHECKPOINT => workload.restart(false),
+            DAY_LATER => workload.sweep_a_day_later(),
             MONTH_LATER => workload.sweep_a_month_later(),
             _ => {}
         }
@@ -202,6 +218,11 @@ pub fn go_on(directory: &Path, seed: u64, image: &Image, past: History) -> Histo
     workload.last_id = FIRST_ID_AFTER_A_CUT;
     for name in USERS {
         workload.handle(Event::Request(0, Request::AddUser(user(name))));
+        for other in USERS {
+            // Who blocked whom is in what the cut has left.
+            let unblock = blocks::Ask::Unblock(user(name), user(other));
+            workload.handle(Event::Request(0, Request::Blocks(unblock)));
+        }
     }
     workload.commit();
     for _ in 0..BATCHES_AFTER_A_CUT {
@@ -232,6 +253,9 @@ impl Workload {
             last_id: 0,
             seats: HashMap::new(),
             asked: HashMap::new(),
+            posted: HashSet::new(),
+            statuses: Vec::new(),
+            blocks: BTreeSet::new(),
             sent: past.commits.iter().flat_map(|commit| commit.sent.clone()).collect(),
             taken: Vec::new(),
             history: past,
@@ -263,12 +287,16 @@ impl Workload {
                 self.connect(seat);
                 continue;
             }
-            match self.random.below(20) {
+            match self.random.below(27) {
                 0 => self.disconnect(seat),
                 1 => self.repeat(seat),
                 2 => self.read(seat),
                 3 => self.release(seat),
                 4 => self.revoke(),
+                20..=22 => self.post(seat),
+                23 => self.take_back(seat),
+                24 => self.contact(seat),
+                25..=26 => self.block(seat),
                 5..=9 => self.acknowledge(seat),
                 _ => self.publish(seat),
             }
@@ -294,15 +322,81 @@ impl Workload {
 
     fn publish(&mut self, seat: usize) {
         let name = SEATS[seat].0;
-        let others: Vec<_> = USERS.into_iter().filter(|other| *other != name).collect();
-        let to = others[self.random.below(others.len())];
+        let to = self.another(name);
+        if self.blocks.contains(&(name, to)) {
+            return;
+        }
         self.last_id += 1;
         let id = format!("m{}", self.last_id);
+        if self.blocks.contains(&(to, name)) {
+            // It is accepted, and takes no place.
+            self.taken.push((user(to), MessageId::parse(&id).unwrap()));
+        }
         let longest = if self.random.below(LONG_BODIES) == 0 { LONG_BODY_BYTES } else { 200 };
         let body = "x".repeat(self.random.below(longest) + 1);
         let payload = text(&id, to, &body);
         let id = MessageId::parse(&id).unwrap();
         self.ask(seat, Sent { from: user(name), to: user(to), id, n: 0, payload });
+    }
+
+    fn another(&mut self, name: &str) -> &'static str {
+        let others: Vec<_> = USERS.into_iter().filter(|other| *other != name).collect();
+        others[self.random.below(others.len())]
+    }
+
+    fn post(&mut self, seat: usize) {
+        let (name, device) = SEATS[seat];
+        self.last_id += 1;
+        let id = format!("s{}", self.last_id);
+        let client = self.seats.get_mut(&seat).unwrap();
+        client.next_packet += 1;
+        let (connection, packet) = (client.connection, Packet { id: client.next_packet, qos: 1 });
+        let up = publication(device, connection, packet, self.last_id, &text(&id, "status@broadcast", "at the sea"));
+        self.posted.insert((connection, packet.id));
+        self.statuses.push((name, id));
+        self.up(name, up);
+    }
+
+    fn take_back(&mut self, seat: usize) {
+        let (name, device) = SEATS[seat];
+        let Some(at) = self.statuses.iter().position(|(poster, _)| *poster == name) else { return };
+        let (_, id) = self.statuses.remove(at);
+        let client = self.seats.get_mut(&seat).unwrap();
+        client.next_packet += 1;
+        let (connection, packet) = (client.connection, Packet { id: client.next_packet, qos: 1 });
+        let payload = json!({"status": "deleted", "chat": "status@broadcast", "message_id": id});
+        self.up(name, publication(device, connection, packet, 0, &payload));
+    }
+
+    /// Loses a contact, or has one again.
+    fn contact(&mut self, seat: usize) {
+        let name = SEATS[seat].0;
+        let other = self.another(name);
+        let ask = match self.random.below(2) {
+            0 => contacts::Ask::Remove(user(name), user(other)),
+            _ => contacts::Ask::Put(user(name), user(other), None),
+        };
+        self.handle(Event::Request(0, Request::Contacts(ask)));
+    }
+
+    /// Blocks somebody, or no more. Alice never blocks bob: after a cut she writes to him.
+    fn block(&mut self, seat: usize) {
+        let name = SEATS[seat].0;
+        let other = self.another(name);
+        if (name, other) == ("alice", "bob") {
+            return;
+        }
+        if self.blocks.remove(&(name, other)) {
+            let ask = blocks::Ask::Unblock(user(name), user(other));
+            return self.handle(Event::Request(0, Request::Blocks(ask)));
+        }
+        self.blocks.insert((name, other));
+        self.handle(Event::Request(0, Request::Blocks(blocks::Ask::Block(user(name), user(other)))));
+        // What has not arrived by now does not.
+        let asked = self.asked.values().chain(&self.sent);
+        let lost = asked.filter(|sent| sent.from.as_str() == other && sent.to.as_str() == name);
+        let lost: Vec<_> = lost.map(|sent| (sent.to.clone(), sent.id.clone())).collect();
+        self.taken.extend(lost);
     }
 
     /// The same message again: its sender has not heard the answer, say.
@@ -383,6 +477,8 @@ impl Workload {
 
     fn down(&mut self, frame: Down) {
         match frame {
+            Down::Answer { connection, packet, answer: Answer::Message { .. } }
+                if self.posted.remove(&(connection, packet.id)) => {}
             Down::Answer { connection, packet, answer: Answer::Message { id, n, .. } } => {
                 let mut sent = self.asked.remove(&(connection, packet.id)).expect("a packet that was sent");
                 assert_eq!(sent.id, id);
@@ -397,7 +493,7 @@ impl Workload {
             Down::Answer { answer, .. } => assert_eq!(answer, Answer::Done),
             Down::Entry { connection, seq, payload, .. } => {
                 let entry: Value = serde_json::from_slice(&payload).unwrap();
-                let message = (entry["type"] == "text").then(|| {
+                let message = (entry["type"] == "text" && entry["chat"] != "status@broadcast").then(|| {
                     let id = MessageId::parse(entry["id"].as_str().unwrap()).unwrap();
                     (id, entry["n"].as_u64().unwrap(), entry["chat"].as_str().unwrap().to_owned())
                 });
@@ -433,6 +529,17 @@ impl Workload {
         self.history.boots.push((self.watch.position(), boot));
         (self.engine, self.boot) = (Some(engine), boot);
         self.second = Some(second.unwrap_or_else(|| Connection::open(&path).unwrap()));
+    }
+
+    /// Statuses end, whoever has them and whoever has not.
+    fn sweep_a_day_later(&mut self) {
+        while self.engine().settle().unwrap() {}
+        self.now.server_secs += 24 * 3600;
+        let now = self.now;
+        while self.engine().sweep(now).unwrap() {}
+        self.statuses.clear();
+        assert!(self.engine().has_changes(), "statuses have ended");
+        self.commit();
     }
 
     /// What nobody took is told by gaps and failures.
