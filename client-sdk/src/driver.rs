@@ -26,7 +26,7 @@ use crate::feed::{Notice, lock};
 use crate::storage::{Done, Storage};
 use crate::store::{Owner, Store};
 pub(crate) use app::{Command, Job};
-use app::{Reply, watch};
+use app::{Reply, in_front, watch};
 
 /// rumqttc says something at least every keep-alive, if only that it pings; a socket that takes no bytes silences it.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
@@ -48,6 +48,8 @@ pub(crate) struct Driver {
     sends: HashMap<u64, (Option<String>, Reply)>,
     transactions: HashMap<u64, (Option<Seq>, Reply)>,
     watches: BTreeSet<String>,
+    /// The app is in front.
+    available: bool,
     connection: Option<Connection>,
     closing: Option<(Instant, oneshot::Sender<()>)>,
 }
@@ -86,6 +88,7 @@ impl Driver {
             sends: HashMap::new(),
             transactions: HashMap::new(),
             watches: BTreeSet::new(),
+            available: true,
             connection: None,
             closing: None,
         };
@@ -200,6 +203,10 @@ impl Driver {
             match self.poll(mqtt, deadline).await? {
                 Mqtt::Incoming(Packet::ConnAck(_)) => {
                     if let Some(connection) = &self.connection {
+                        if !self.available {
+                            // Before anybody is told that it is there.
+                            connection.publish_live(in_front(false));
+                        }
                         connection.subscribe(&self.settings);
                     }
                 }

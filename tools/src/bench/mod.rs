@@ -2,18 +2,24 @@
 //! machine, so it must be lean.
 //!
 //! - `pairs` round trips, in a closed or an open loop · `drain` a backlog · `stored` entries for users who are not there ·
-//!   `idle` connections that say nothing, in a process of their own
+//!   `idle` connections that say nothing, in a process of their own · `presence` users who watch others · `status` one for many contacts,
+//!   both set up in `beside`
 //! - `net` the connections · `scan` what is read of an entry · `names` who takes part
-//! - `target` the server · `process` what the kernel says of it · `report` what is printed
+//! - `target` the server · `friends` contacts · `process` what the kernel says of it · `report`, `crowd` what is printed
 
+mod beside;
+mod crowd;
 mod drain;
+mod friends;
 mod idle;
 mod names;
 mod net;
 mod pairs;
+mod presence;
 mod process;
 mod report;
 mod scan;
+mod status;
 mod stored;
 mod target;
 
@@ -56,6 +62,10 @@ enum Scenario {
     Pairs(PairsOptions),
     /// Entries that wait for one user, taken by one device as fast as it can
     Backlog(BacklogOptions),
+    /// Users who watch some others each, beside pairs, while nobody and while some come and go
+    Presence(beside::PresenceOptions),
+    /// A status for many contacts, once a second, beside pairs
+    Status(beside::StatusOptions),
     /// Holds idle connections
     #[command(hide = true)]
     IdleHost { parent: u32, address: SocketAddr },
@@ -161,6 +171,14 @@ pub fn run(options: &Bench, dir: Option<PathBuf>) -> Result<ExitCode> {
         Scenario::Backlog(options) => {
             let place = Place::new(&options.common, dir)?;
             run_backlog(options, &place)?;
+        }
+        Scenario::Presence(options) => {
+            let place = Place::new(options.common(), dir)?;
+            beside::run_presence(options, &place)?;
+        }
+        Scenario::Status(options) => {
+            let place = Place::new(options.common(), dir)?;
+            beside::run_status(options, &place)?;
         }
         Scenario::IdleHost { parent, address } => {
             die_with(*parent)?;

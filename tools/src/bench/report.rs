@@ -12,12 +12,12 @@ use super::process::{Cpu, Machine};
 /// Percentiles in microseconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Percentiles {
-    p50: f64,
+    pub(crate) p50: f64,
     p90: f64,
-    p99: f64,
+    pub(crate) p99: f64,
     #[serde(rename = "p99.9")]
     p999: f64,
-    max: f64,
+    pub(crate) max: f64,
     /// How many were measured.
     count: u64,
 }

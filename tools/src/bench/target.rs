@@ -27,6 +27,8 @@ pub(crate) struct Target {
     /// A plain broker: it has no users, and stores nothing.
     pub(crate) relay: bool,
     admin: Option<SocketAddr>,
+    /// Its HTTP API, of a server of the run's own.
+    pub(crate) http: Option<SocketAddr>,
     /// Its data directory.
     data: PathBuf,
     _keeps: Keeps,
@@ -65,6 +67,7 @@ impl Target {
             name: natter_name(),
             relay: false,
             admin: server.admin,
+            http: server.http,
             data: dir.join("server"),
             _keeps: Keeps::Natter { _server: server },
         })
@@ -72,7 +75,7 @@ impl Target {
 
     /// One that runs, with its data directory.
     pub(crate) fn given(address: SocketAddr, pid: Option<u32>, admin: Option<SocketAddr>, data: PathBuf) -> Self {
-        Self { address, pid, name: natter_name(), relay: false, admin, data, _keeps: Keeps::Nothing }
+        Self { address, pid, name: natter_name(), relay: false, admin, http: None, data, _keeps: Keeps::Nothing }
     }
 
     /// Starts mosquitto; `None`: it is not there.
@@ -110,7 +113,7 @@ impl Target {
         }
         let data = dir.to_owned();
         let _keeps = Keeps::Broker { _child: child };
-        Ok(Some(Self { address, pid: Some(pid), name: version, relay: true, admin: None, data, _keeps }))
+        Ok(Some(Self { address, pid: Some(pid), name: version, relay: true, admin: None, http: None, data, _keeps }))
     }
 
     /// Adds users, all at once.

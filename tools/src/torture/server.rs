@@ -31,6 +31,8 @@ pub(crate) struct Server {
     child: Option<Child>,
     /// Where it answers `/metrics`.
     pub(crate) admin: Option<SocketAddr>,
+    /// And HTTP.
+    pub(crate) http: Option<SocketAddr>,
     pub(crate) peak: Peak,
     /// Configuration by environment: name and value.
     pub(crate) settings: Vec<(&'static str, String)>,
@@ -40,7 +42,7 @@ impl Server {
     /// One whose data and log are in `dir`.
     pub(crate) fn new(program: PathBuf, dir: &Path) -> Self {
         let (data, log) = (dir.join("server"), dir.join("server.log"));
-        Self { program, data, log, child: None, admin: None, peak: Peak::default(), settings: Vec::new() }
+        Self { program, data, log, child: None, admin: None, http: None, peak: Peak::default(), settings: Vec::new() }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -80,6 +82,7 @@ impl Server {
         let address =
             |name| line.split_whitespace().find_map(|word| word.strip_prefix(name)?.parse::<SocketAddr>().ok());
         self.admin = address("admin=");
+        self.http = address("http=");
         address("mqtt=")
             .map(|address| address.port())
             .with_context(|| format!("natter serve is not ready, it says {line:?}; see {}", self.log.display()))
