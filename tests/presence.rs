@@ -47,10 +47,12 @@ fn pass_until_away(server: &TestServer, by: &str, user: &str) -> Value {
 #[test]
 fn who_watches_is_told_who_comes_and_goes_and_last_seen_survives_a_kill() {
     let mut server = friends(&["alice", "bob"], "");
-    for mut alice in [Device::v5(&server, "alice", "phone"), Device::v3(&server, "alice", "tablet")] {
+    for v5 in [true, false] {
+        let mut alice = if v5 { Device::v5(&server, "alice", "phone") } else { Device::v3(&server, "alice", "tablet") };
         watch(&mut alice, "bob");
         let first = alice.live();
         assert_eq!((&first["from"], &first["presence"]), (&json!("bob"), &json!("unavailable")));
+        assert_eq!(first.get("last_seen").is_some(), !v5, "he was there the second time: {first}");
         let bob = Device::v3(&server, "bob", "phone");
         let told = alice.live();
         assert_eq!(told, json!({"type": "presence", "from": "bob", "chat": "bob", "presence": "available"}));

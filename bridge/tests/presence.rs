@@ -364,8 +364,9 @@ fn a_viewer_is_there_and_may_watch_and_who_reads_nothing_is_told_once_it_does() 
     let bob = world.connect("bob", natter_protocol::link::Dialect::Full, u32::MAX);
     command(&mut world, "bob", bob, "available");
     let device = DeviceId::parse("phone").unwrap();
-    world.up("alice", Up::Attach { connection: alice, request: 1, device: device.clone(), mode: Mode::Viewer });
-    assert_eq!(shown(&pass(&mut world, 1)), [unavailable("bob", None)], "he reads nothing");
+    let attach = Up::Attach { connection: alice, request: 1, device: device.clone(), mode: Mode::Viewer };
+    assert_eq!(shown(&world.up("alice", attach)), [unavailable("bob", None)], "he reads nothing");
+    assert_eq!(shown(&world.commit()), NONE, "it was told with its SUBACK");
     world.up("bob", Up::Attach { connection: bob, request: 1, device, mode: Mode::Viewer });
     assert_eq!(shown(&pass(&mut world, 1)), [available("bob")]);
     world.up("bob", Up::Detach { connection: bob });
