@@ -147,8 +147,9 @@ fn live(plan: &Plan, net: &mut Net, shared: &Shared) -> Result<()> {
         let begun = *begun.get_or_insert_with(Instant::now);
         let due = (begun.elapsed().as_secs_f64() * moving as f64 / TURN) as usize;
         while said < due {
-            let (index, word) =
-                (said % moving, if (said / moving).is_multiple_of(2) { "unavailable" } else { "available" });
+            let index = said % moving;
+            // Half of them begin with a word that changes nothing: so some come while others go, at any time.
+            let word = if (said / moving + index).is_multiple_of(2) { "unavailable" } else { "available" };
             if let (Some(user), Some(output)) = (plan.users.get(index), net.output(index)) {
                 mqtt::write_live(
                     output,
