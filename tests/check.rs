@@ -160,6 +160,15 @@ fn every_kind_of_damage_has_its_line() {
             "a status is its poster's and has its body: s:bob/1",
         ),
         ("INSERT INTO blocks VALUES ('bob', 'carol', 0)", "a block and who is blocked are users: bob carol"),
+        ("INSERT INTO last_seen VALUES ('carol', 0)", "who was there last is a user: carol"),
+        (
+            "INSERT INTO privacy VALUES ('bob', 'photo', 'nobody')",
+            "a rule of privacy is a user's and says something: bob photo",
+        ),
+        (
+            "INSERT INTO privacy_lists VALUES ('bob', 'online', 'alice')",
+            "a list of privacy has its rule: bob online alice",
+        ),
         (
             "INSERT INTO hidden VALUES ('bob', 'alice bob', 0, 999)",
             "what is hidden lies within the chat, no part of it twice: bob alice bob/0",

@@ -56,6 +56,40 @@ async fn a_message_is_sent_delivered_and_read() {
 }
 
 #[tokio::test]
+async fn presence_and_typing() {
+    let server = TestServer::with_users(&["alice", "bob"]);
+    for (name, other) in [("alice", "bob"), ("bob", "alice")] {
+        let path = format!("/v1/contacts/{other}");
+        common::Client::of(&server, name).request("PUT", &path, &[], b"{}").ok();
+    }
+    let (alice_token, bob_token) = (server.token("alice"), server.token("bob"));
+    let alice = connect(&server, "alice", &alice_token).await;
+    let mut hers = alice.events();
+    alice.chat("bob").watch_presence().await.unwrap_or_else(|e| panic!("{e}"));
+    let Event::Presence(presence) = next(&mut hers).await else { panic!("a presence") };
+    assert_eq!((presence.from.as_str(), presence.available, presence.last_seen), ("bob", false, None));
+    let bob = connect(&server, "bob", &bob_token).await;
+    let Event::Presence(presence) = next(&mut hers).await else { panic!("a presence") };
+    assert_eq!((presence.from.as_str(), presence.available), ("bob", true));
+    bob.chat("alice").typing().await.unwrap_or_else(|e| panic!("{e}"));
+    let Event::Typing(typing) = next(&mut hers).await else { panic!("typing") };
+    assert_eq!((typing.from.as_str(), typing.chat.as_str()), ("bob", "bob"));
+
+    bob.set_available(false).await.unwrap_or_else(|e| panic!("{e}"));
+    // Behind it in the same connection: the server has both.
+    let outgoing = bob.chat("alice").send_text("hi").await.unwrap_or_else(|e| panic!("{e}"));
+    outgoing.sent().await.unwrap_or_else(|e| panic!("{e}"));
+    let Event::Message(_) = next(&mut hers).await else { panic!("a message") };
+    hers.ack();
+    server.pass_time(10);
+    let Event::Presence(presence) = next(&mut hers).await else { panic!("a presence") };
+    assert!(!presence.available && presence.last_seen.is_some(), "{presence:?}");
+    bob.set_available(true).await.unwrap_or_else(|e| panic!("{e}"));
+    let Event::Presence(presence) = next(&mut hers).await else { panic!("a presence") };
+    assert!(presence.available);
+}
+
+#[tokio::test]
 async fn refusals_are_typed() {
     let server = TestServer::with_users(&["alice", "bob"]);
     let alice = connect(&server, "alice", &server.token("alice")).await;

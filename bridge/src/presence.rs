@@ -67,6 +67,17 @@ pub struct Told {
     pub shown: Shown,
 }
 
+/// Whether a connection can be told something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// It can.
+    Now,
+    /// It has not taken what it has.
+    Later,
+    /// It reads no inbox: [`Presence::began`] says when it does.
+    Nothing,
+}
+
 /// Why a connection does not watch somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
@@ -358,8 +369,16 @@ impl Presence {
         }
     }
 
-    /// The next presence to tell, if there is one. Who cannot take it now (`can_take`) is told a second later, if it is true then.
-    pub fn next_told(&mut self, now: u64, can_take: impl Fn(ConnectionId, &UserId) -> bool) -> Option<Told> {
+    /// A connection reads an inbox from now on: it is told what it was not yet.
+    pub fn began(&mut self, connection: ConnectionId, now: u64) {
+        let Some(watching) = self.watching.get(&connection) else { return };
+        for watched in watching.watched.clone() {
+            self.make_due(connection, &watched, now);
+        }
+    }
+
+    /// The next presence to tell, if there is one. Who cannot take it now is told a second later, if it is true then.
+    pub fn next_told(&mut self, now: u64, takes: impl Fn(ConnectionId, &UserId) -> Takes) -> Option<Told> {
         loop {
             if self.due.first()?.0 > now {
                 return None;
@@ -375,10 +394,14 @@ impl Presence {
             if watcher.told == Some(shown) {
                 continue;
             }
-            if !can_take(connection, &watching.user) {
-                watcher.due = Some(now + REST_SECS);
-                self.due.insert((now + REST_SECS, connection, user));
-                continue;
+            match takes(connection, &watching.user) {
+                Takes::Now => {}
+                Takes::Later => {
+                    watcher.due = Some(now + REST_SECS);
+                    self.due.insert((now + REST_SECS, connection, user));
+                    continue;
+                }
+                Takes::Nothing => continue,
             }
             watcher.told = Some(shown);
             watcher.told_at = Some(now);
@@ -476,11 +499,11 @@ mod tests {
         let (mut presence, bob) = (Presence::default(), user("bob"));
         let id = ConnectionId { boot: 1, n: 1 };
         presence.watch(id, &user("alice"), &bob, ALL, Shown::default(), 1, BOUNDS).unwrap();
-        assert_eq!(presence.next_told(1, |_, _| false), None);
+        assert_eq!(presence.next_told(1, |_, _| Takes::Later), None);
         presence.came(&bob, 1);
-        assert_eq!(presence.next_told(1, |_, _| true), None, "not within the second");
-        let told = presence.next_told(2, |_, _| true).unwrap();
+        assert_eq!(presence.next_told(1, |_, _| Takes::Now), None, "not within the second");
+        let told = presence.next_told(2, |_, _| Takes::Now).unwrap();
         assert_eq!(told.shown, Shown { available: true, last_seen: None });
-        assert_eq!((presence.next_told(9, |_, _| true), presence.is_quiet(9)), (None, true));
+        assert_eq!((presence.next_told(9, |_, _| Takes::Now), presence.is_quiet(9)), (None, true));
     }
 }

@@ -10,6 +10,7 @@ use natter_bridge::blocks::{Ask, Told};
 use natter_bridge::contacts;
 use natter_bridge::engine::{Event, Released, Reply, Request};
 use natter_bridge::inside::Fetch;
+use natter_bridge::presence::typing::TYPING_SECS;
 use natter_bridge::quota::Amount;
 use natter_bridge::status;
 use natter_bridge::{Limits, PeopleLimits};
@@ -230,8 +231,10 @@ fn typing_is_not_shown_either_way() {
     };
     assert_eq!((typing(&mut world, 0), typing(&mut world, 1)), (1, 1));
     block(&mut world, "bob", "alice");
+    world.now.server_secs += TYPING_SECS;
     assert_eq!((typing(&mut world, 0), typing(&mut world, 1)), (0, 0));
     unblock(&mut world, "bob", "alice");
+    world.now.server_secs += TYPING_SECS;
     assert_eq!((typing(&mut world, 0), typing(&mut world, 1)), (1, 1));
 }
 

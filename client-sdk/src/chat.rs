@@ -162,7 +162,8 @@ impl Chat {
         self.client.live(json!({"status": "typing", "chat": chat})).await
     }
 
-    /// From now on, over reconnects, [`crate::Event::Presence`] tells when the other user comes and goes. At most 256 chats a client.
+    /// From now on, over reconnects, [`crate::Event::Presence`] tells how the other user is, at once and when he comes and goes, as far as he
+    /// shows it to this user and this user to him. At most 256 chats a client; one more tells nothing.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad name, [`Error::Closed`].

@@ -131,6 +131,15 @@ impl Client {
         Events::new(self.clone())
     }
 
+    /// Says whether the app is in front, over reconnects: while it is not, this device does not make its user available to those who watch
+    /// him. It is, until something else is said.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn set_available(&self, available: bool) -> Result<(), Error> {
+        self.send_command(Command::Available(available)).await
+    }
+
     /// How the connection is, and every change of it.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ConnectionState> {

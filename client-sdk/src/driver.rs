@@ -27,7 +27,7 @@ use crate::feed::{Claim, Notice, lock};
 use crate::storage::{Done, Storage};
 use crate::store::{Owner, Store};
 pub(crate) use app::{Command, Job};
-use app::{Reply, watch};
+use app::{Reply, in_front, watch};
 
 /// rumqttc says something at least every keep-alive, if only that it pings; a socket that takes no bytes silences it.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
@@ -49,6 +49,8 @@ pub(crate) struct Driver {
     sends: HashMap<u64, (Option<String>, Reply)>,
     transactions: HashMap<u64, (Claim, Reply)>,
     watches: BTreeSet<String>,
+    /// The app is in front.
+    available: bool,
     connection: Option<Connection>,
     /// When the last connection was begun.
     begun: Instant,
@@ -89,6 +91,7 @@ impl Driver {
             sends: HashMap::new(),
             transactions: HashMap::new(),
             watches: BTreeSet::new(),
+            available: true,
             connection: None,
             begun: Instant::now(),
             closing: None,
@@ -213,6 +216,10 @@ impl Driver {
                         self.flush()?;
                     }
                     if let Some(connection) = &self.connection {
+                        if !self.available {
+                            // Before anybody is told that it is there.
+                            connection.publish_live(in_front(false));
+                        }
                         connection.subscribe(&self.settings);
                     }
                 }

@@ -95,6 +95,17 @@ pub(crate) fn write_publish(out: &mut Vec<u8>, v5: bool, topic: &str, id: u16, p
     out.extend_from_slice(payload);
 }
 
+/// As [`write_publish`], at QoS 0.
+pub(crate) fn write_live(out: &mut Vec<u8>, v5: bool, topic: &str, payload: &[u8]) {
+    out.push(0x30);
+    write_length(out, 2 + topic.len() + usize::from(v5) + payload.len());
+    write_text(out, topic);
+    if v5 {
+        out.push(0);
+    }
+    out.extend_from_slice(payload);
+}
+
 pub(crate) fn puback(id: u16) -> Vec<u8> {
     puback_bytes(id).to_vec()
 }

@@ -119,6 +119,7 @@ impl<S: Store> Engine<S> {
         if self.is_in_front(connection) {
             self.presence.came(user, self.now.server_secs);
         }
+        self.presence.began(connection, self.now.server_secs);
     }
 
     /// And no more.

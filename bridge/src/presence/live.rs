@@ -6,6 +6,7 @@ use natter_protocol::entry::Presence as Is;
 use natter_protocol::link::{Down, Window};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, UserId, entry};
 
+use super::Takes;
 use crate::engine::{Engine, Released};
 use crate::stats::Counters;
 use crate::store::Store;
@@ -85,16 +86,19 @@ impl<S: Store> Engine<S> {
             }
         }
         let Self { presence, readers, viewers, counters, now, .. } = self;
-        let can_take = |connection: ConnectionId, user: &UserId| {
+        let takes = |connection: ConnectionId, user: &UserId| {
             let reader = readers.get(user).and_then(|all| all.iter().find(|reader| reader.connection == connection));
             match reader {
-                Some(reader) => reader.room() > 0,
-                // Who reads nothing yet can be told nothing.
-                None => viewers.get(user).is_some_and(|all| all.iter().any(|viewer| viewer.connection == connection)),
+                Some(reader) if reader.room() > 0 => Takes::Now,
+                Some(_) => Takes::Later,
+                None if viewers.get(user).is_some_and(|all| all.iter().any(|of| of.connection == connection)) => {
+                    Takes::Now
+                }
+                None => Takes::Nothing,
             }
         };
         while window.is_open()
-            && let Some(told) = presence.next_told(now.server_secs, can_take)
+            && let Some(told) = presence.next_told(now.server_secs, takes)
         {
             let is = if told.shown.available { Is::Available } else { Is::Unavailable };
             let payload = Bytes::from(entry::live(&entry::presence(&told.watched, is, told.shown.last_seen)));

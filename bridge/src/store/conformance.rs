@@ -1,5 +1,7 @@
 //! One suite for every store. What the rules rely on is written down here, not in a store's own tests.
 
+mod people;
+
 use std::sync::Arc;
 
 use natter_protocol::{Chat, DeviceId, MediaId, MessageId, Seq, UserId};
@@ -9,10 +11,13 @@ use super::sqlite::Sqlite;
 use super::{Append, DeviceRow, KEPT_MAX, MemberRow, Settlement, Store, StoreError, UserRow};
 use crate::change::{Accepted, Account, Gap, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
-use crate::contacts::Contact;
-use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaGrant, MediaKind, MediaUse};
 use crate::status::Status;
+use people::{
+    blocks_are_listed_until_they_are_lifted_and_what_they_hid_stays,
+    contacts_are_listed_in_order_of_names_until_they_are_removed,
+    last_seen_only_rises_and_privacy_is_replaced_with_its_list, what_is_to_fail_unheard_is_found_by_its_time,
+};
 
 /// A store, and how to close and open it again.
 trait Fixture {
@@ -96,6 +101,7 @@ suite!(
     what_is_to_fail_unheard_is_found_by_its_time,
     contacts_are_listed_in_order_of_names_until_they_are_removed,
     blocks_are_listed_until_they_are_lifted_and_what_they_hid_stays,
+    last_seen_only_rises_and_privacy_is_replaced_with_its_list,
     a_status_keeps_its_body_and_is_found_by_poster_time_and_file,
 );
 
@@ -482,78 +488,6 @@ fn a_damaged_page_is_told_from_a_full_disk() {
     let error = Sqlite::open(&fixture.path()).and_then(|mut store| store.inbox(&bob, 0, 500)).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }) && error.is_final(), "{error}");
     assert!(!StoreError::Database("database or disk is full".into()).is_final());
-}
-
-fn blocks_are_listed_until_they_are_lifted_and_what_they_hid_stays(fixture: &mut impl Fixture) {
-    let (alice, bob) = (user("alice"), user("bob"));
-    let mut hidden = Hidden::default();
-    hidden.add(2, 4);
-    hidden.add(6, 7);
-    let blocks = ["dave", "bob", "carol"].map(|name| (alice.clone(), user(name), Some(7)));
-    let settlement = Settlement {
-        blocks: blocks.into(),
-        hidden: vec![(chat(), bob.clone(), hidden.clone())],
-        upto: 1,
-        ..Settlement::default()
-    };
-    settle(fixture.store(), settlement);
-    fixture.reopen();
-    let store = fixture.store();
-    assert_eq!(store.blocks(&alice, None, 2).unwrap(), [(bob.clone(), 7), (user("carol"), 7)]);
-    assert_eq!(store.blocks(&alice, Some(&user("carol")), 2).unwrap(), [(user("dave"), 7)]);
-    assert_eq!((store.block(&alice, &bob).unwrap(), store.block(&bob, &alice).unwrap()), (Some(7), None));
-    assert_eq!(store.hidden(&chat()).unwrap(), [(bob.clone(), 2, 4), (bob.clone(), 6, 7)]);
-    let has = ["alice", "bob", "carol"].map(|name| store.has_blocks(&user(name)).unwrap());
-    assert_eq!(has, [(true, false), (false, true), (false, false)]);
-    hidden.add(3, 9);
-    let blocks = ["dave", "bob", "carol"].map(|name| (alice.clone(), user(name), None));
-    let hidden = vec![(chat(), bob.clone(), hidden)];
-    settle(fixture.store(), Settlement { blocks: blocks.into(), hidden, upto: 2, ..Settlement::default() });
-    fixture.reopen();
-    let store = fixture.store();
-    assert_eq!(store.blocks(&alice, None, 9).unwrap(), []);
-    assert_eq!(store.hidden(&chat()).unwrap(), [(bob.clone(), 2, 9)]);
-    assert_eq!((store.has_blocks(&alice).unwrap(), store.has_blocks(&bob).unwrap()), ((false, false), (false, true)));
-}
-
-fn what_is_to_fail_unheard_is_found_by_its_time(fixture: &mut impl Fixture) {
-    let (bob, carol) = (user("bob"), user("carol"));
-    let other = ChatKey::new(&carol, &Chat::Direct(user("dave")));
-    let unheard = vec![(chat(), bob.clone(), Some((3, 20))), (other.clone(), carol.clone(), Some((1, 10)))];
-    settle(fixture.store(), Settlement { unheard, upto: 1, ..Settlement::default() });
-    fixture.reopen();
-    let store = fixture.store();
-    assert_eq!(store.unheard(&chat(), &bob).unwrap(), Some((3, 20)));
-    assert_eq!((store.unheard(&chat(), &carol).unwrap(), store.unheard(&other, &bob).unwrap()), (None, None));
-    let both = [(other.clone(), carol.clone()), (chat(), bob.clone())];
-    assert_eq!(store.unheard_over(10, 9).unwrap(), []);
-    assert_eq!(store.unheard_over(21, 9).unwrap(), both);
-    assert_eq!(store.unheard_over(21, 1).unwrap(), both[..1]);
-    let unheard = vec![(chat(), bob.clone(), Some((5, 30))), (other.clone(), carol.clone(), None)];
-    settle(fixture.store(), Settlement { unheard, upto: 2, ..Settlement::default() });
-    fixture.reopen();
-    let store = fixture.store();
-    assert_eq!((store.unheard(&chat(), &bob).unwrap(), store.unheard(&other, &carol).unwrap()), (Some((5, 30)), None));
-    assert_eq!(store.unheard_over(30, 9).unwrap(), []);
-}
-
-fn contacts_are_listed_in_order_of_names_until_they_are_removed(fixture: &mut impl Fixture) {
-    let known = |name: Option<&str>| Contact { name: name.map(Into::into), since: 7 };
-    let contacts = ["dave", "bob", "carol"].map(|name| (user("alice"), user(name), Some(known(Some(name)))));
-    let mut settlement = Settlement { contacts: contacts.into(), upto: 1, ..Settlement::default() };
-    settlement.contacts.push((user("bob"), user("alice"), Some(known(None))));
-    fixture.store().settle(0, &settlement).unwrap();
-    fixture.reopen();
-    let store = fixture.store();
-    let names = |page: Vec<(UserId, Contact)>| page.into_iter().map(|(user, _)| user.to_string()).collect::<Vec<_>>();
-    assert_eq!(names(store.contacts(&user("alice"), None, 2).unwrap()), ["bob", "carol"]);
-    assert_eq!(names(store.contacts(&user("alice"), Some(&user("carol")), 2).unwrap()), ["dave"]);
-    assert_eq!(store.contact(&user("alice"), &user("bob")).unwrap(), Some(known(Some("bob"))));
-    assert_eq!(store.contact(&user("bob"), &user("alice")).unwrap(), Some(known(None)));
-    assert_eq!((store.contacts_count(&user("alice")).unwrap(), store.contacts_count(&user("eve")).unwrap()), (3, 0));
-    let gone = vec![(user("alice"), user("carol"), None), (user("alice"), user("nobody"), None)];
-    store.settle(0, &Settlement { contacts: gone, upto: 2, ..Settlement::default() }).unwrap();
-    assert_eq!(names(store.contacts(&user("alice"), None, 9).unwrap()), ["bob", "dave"]);
 }
 
 fn a_status_keeps_its_body_and_is_found_by_poster_time_and_file(fixture: &mut impl Fixture) {

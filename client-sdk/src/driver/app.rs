@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Forget(String),
     Live(String),
     Watch(String, bool),
+    Available(bool),
     Close(Duration, oneshot::Sender<()>),
 }
 
@@ -64,6 +65,12 @@ impl Driver {
                     self.watches.insert(chat);
                 }
             }
+            Command::Available(available) => {
+                self.available = available;
+                if let Some(connection) = &self.connection {
+                    connection.publish_live(in_front(available));
+                }
+            }
             Command::Close(at_most, done) => self.closing = Some((Instant::now() + at_most, done)),
         }
     }
@@ -97,6 +104,10 @@ impl Driver {
             let _ = reply.send(result);
         }
     }
+}
+
+pub(super) fn in_front(available: bool) -> String {
+    serde_json::json!({"status": if available { "available" } else { "unavailable" }}).to_string()
 }
 
 pub(super) fn watch(chat: &str, on: bool) -> String {

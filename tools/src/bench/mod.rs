@@ -3,14 +3,18 @@
 //!
 //! - `options` what it can be told · `stage` where a run is and who takes part
 //! - `pairs` round trips, in a closed or an open loop · `drain` backlogs · `media` files · `stored` entries for users who are not there ·
-//!   `idle` connections that say nothing, in a process of their own
+//!   `idle` connections that say nothing, in a process of their own · `presence` users who watch others · `status` one for many contacts,
+//!   both set up in `beside`
 //! - `net` the connections · `opening` how they begin · `packets`, `xmpp` bytes of MQTT and of XMPP · `dialect` what a pair says in each
-//! - `names` who takes part · `target` the server · `process` what the kernel says · `baseline` what SQLite alone can read
-//! - `report`, `report_pairs` what is printed
+//! - `names` who takes part · `friends` contacts · `target` the server · `process` what the kernel says · `baseline` what SQLite alone can read
+//! - `report`, `report_pairs`, `crowd` what is printed
 
 mod baseline;
+mod beside;
+mod crowd;
 mod dialect;
 mod drain;
+mod friends;
 mod idle;
 mod media;
 mod names;
@@ -19,10 +23,12 @@ mod opening;
 mod options;
 mod packets;
 mod pairs;
+mod presence;
 mod process;
 mod report;
 mod report_pairs;
 mod stage;
+mod status;
 mod stored;
 mod target;
 mod xmpp;
@@ -65,6 +71,8 @@ pub fn run(options: &Bench, dir: Option<PathBuf>) -> Result<ExitCode> {
         Scenario::Pairs(options) => run_pairs(options, &Place::new(&options.common, dir)?)?,
         Scenario::Backlog(options) => run_backlog(options, &Place::new(&options.common, dir)?)?,
         Scenario::Media(options) => run_media(options, &Place::new(&options.common, dir)?)?,
+        Scenario::Presence(options) => beside::run_presence(options, &Place::new(options.common(), dir)?)?,
+        Scenario::Status(options) => beside::run_status(options, &Place::new(options.common(), dir)?)?,
         Scenario::IdleHost { parent, protocol, address } => {
             die_with(*parent)?;
             idle::host(Endpoint { protocol: *protocol, address: *address })?;

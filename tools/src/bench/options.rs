@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, Subcommand};
 
+use super::beside::{PresenceOptions, StatusOptions};
 use super::opening::Protocol;
 use super::pairs::IN_FLIGHT_MAX;
 
@@ -25,6 +26,10 @@ pub(crate) enum Scenario {
     Backlog(BacklogOptions),
     /// Files, up and down over HTTP
     Media(MediaOptions),
+    /// Users who watch some others each, beside pairs, while nobody and while some come and go
+    Presence(PresenceOptions),
+    /// A status for many contacts, once a second, beside pairs
+    Status(StatusOptions),
     /// Holds idle connections
     #[command(hide = true)]
     IdleHost { parent: u32, protocol: Protocol, address: SocketAddr },
@@ -143,7 +148,7 @@ pub(crate) struct MediaOptions {
     pub(crate) common: Common,
 }
 
-fn parse_rate(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok().filter(|rate| (1.0..=10_000_000.0).contains(rate));
     rate.ok_or_else(|| format!("expected 1 to 10000000 messages a second, got {text:?}"))
 }
