@@ -588,6 +588,7 @@ mod tests {
                 hashes_at_a_time: 2,
             },
             webhooks: Webhooks { private_addresses: false, posts_at_a_time: 64, timeout_s: 10 },
+            people: People { contacts_max: 10_000, blocks_max: 1000, statuses_max: 100 },
             door,
             bridge,
             media,
