@@ -13,6 +13,17 @@ use crate::message::OutgoingMessage;
 /// Every `send_*` returns when the message is in the client's store, and waits for no server: [`OutgoingMessage::sent`] does. A message is at
 /// most 60 KiB of JSON. They fail with [`Error::Invalid`] (a bad name, a value out of its range, too much text), [`Error::OutboxFull`],
 /// [`Error::Store`] and [`Error::Closed`].
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), natter_client::Error> {
+/// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+/// let bob = client.chat("bob");
+/// let message = bob.send_text("hi").await?;
+/// assert_eq!(message.chat(), "bob");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Chat {
     client: Client,
@@ -26,18 +37,46 @@ impl Chat {
     }
 
     /// Its name: the other user's, `g:{group}` or `status@broadcast`.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// assert_eq!(client.chat("bob").name(), "bob");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// This chat, in which everything that is sent answers `message`.
+    ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
+    /// let chat = client.chat("bob");
+    /// let question = chat.send_text("tea or coffee?").await?;
+    /// chat.reply(&question).send_text("I mean now").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn reply(&self, message: impl Into<MessageRef>) -> Self {
         Self { context: Some(message.into()), ..self.clone() }
     }
 
     /// Sends words.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// let message = client.chat("bob").send_text("hi").await?;
+    /// assert_eq!(message.progress().tick, natter_client::Tick::Queued); // on the disk; one tick when the server has it
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Chat`] says.
@@ -46,6 +85,16 @@ impl Chat {
     }
 
     /// Sends a point on the earth, in degrees: -90 to 90 and -180 to 180. `name` as "Paris", with `send` an address too.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// client.chat("bob").send_location(48.85, 2.35, Some("Paris")).await?;
+    /// assert!(client.chat("bob").send_location(91.0, 0.0, None).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Chat`] says.
@@ -64,6 +113,16 @@ impl Chat {
 
     /// Sends contact cards in the Cloud API's shape: `[{"name":{"formatted_name":"Ann"},"phones":[{"phone":"+331","type":"CELL"}]}]`.
     ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// let ann = serde_json::json!({"name": {"formatted_name": "Ann"}, "phones": [{"phone": "+331", "type": "CELL"}]});
+    /// client.chat("bob").send_contacts(vec![ann]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Chat`] says.
     pub async fn send_contacts(&self, contacts: Vec<Value>) -> Result<OutgoingMessage, Error> {
@@ -71,6 +130,14 @@ impl Chat {
     }
 
     /// Sends a picture (its file at most 16 MiB).
+    ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = client.media().upload("us.jpg").await?;
+    /// client.chat("bob").send_image(natter_client::MediaObject::new(&file.id).caption("us")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Chat`] says.
@@ -80,6 +147,14 @@ impl Chat {
 
     /// Sends sound (at most 16 MiB).
     ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = client.media().upload("hello.ogg").await?;
+    /// client.chat("bob").send_audio(natter_client::MediaObject::new(&file.id).voice().duration(3)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Chat`] says.
     pub async fn send_audio(&self, audio: impl Into<MediaObject> + Send) -> Result<OutgoingMessage, Error> {
@@ -87,6 +162,14 @@ impl Chat {
     }
 
     /// Sends a film (at most 16 MiB).
+    ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = client.media().upload("waves.mp4").await?;
+    /// client.chat("bob").send_video(&file).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Chat`] says.
@@ -96,6 +179,14 @@ impl Chat {
 
     /// Sends a sticker (WebP, at most 16 MiB).
     ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = client.media().upload("cat.webp").await?;
+    /// client.chat("bob").send_sticker(&file).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Chat`] says.
     pub async fn send_sticker(&self, sticker: impl Into<MediaObject> + Send) -> Result<OutgoingMessage, Error> {
@@ -103,6 +194,14 @@ impl Chat {
     }
 
     /// Sends any file (at most 100 MiB).
+    ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = client.media().upload("plan.pdf").await?;
+    /// client.chat("bob").send_document(natter_client::MediaObject::new(&file.id).filename("Our plan.pdf")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Chat`] says.
@@ -116,6 +215,14 @@ impl Chat {
 
     /// Puts an emoji on a message; an empty one takes it back.
     ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client, message: natter_client::IncomingMessage) -> Result<(), natter_client::Error> {
+    /// client.chat("bob").react(&message, "\u{1f44d}").await?;
+    /// client.chat("bob").react(&message, "").await?; // taken back
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Chat`] says.
     pub async fn react(&self, message: impl Into<MessageRef> + Send, emoji: &str) -> Result<OutgoingMessage, Error> {
@@ -126,6 +233,16 @@ impl Chat {
 
     /// Sends a message object of wire.md section 3. `to` and, unless it has one, `id` are added here. The same object with the same id is
     /// one message, however often it is sent.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// let message = client.chat("bob").send(serde_json::json!({"type": "text", "text": {"body": "hi"}, "id": "order-17"})).await?;
+    /// assert_eq!(message.id(), "order-17"); // sent twice, it is one message
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Chat`] says.
@@ -146,6 +263,15 @@ impl Chat {
 
     /// Says that everything up to number `n` is read. On the disk when it returns; sent when there is a connection.
     ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// client.chat("bob").mark_read(17).await?; // everything up to number 17
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Chat`] says. A refusal comes as [`crate::Event::Failed`].
     pub async fn mark_read(&self, n: N) -> Result<(), Error> {
@@ -154,6 +280,15 @@ impl Chat {
     }
 
     /// Shows the other side that this user types. Live: without a connection it is dropped.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// client.chat("bob").typing().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad name, [`Error::Closed`].
@@ -165,6 +300,19 @@ impl Chat {
     /// From now on, over reconnects, [`crate::Event::Presence`] tells how the other user is, at once and when he comes and goes, as far as he
     /// shows it to this user and this user to him. At most 256 chats a client; one more tells nothing.
     ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
+    /// let mut events = client.events();
+    /// client.chat("bob").watch_presence().await?;
+    /// while let Some(event) = events.next().await {
+    ///     if let natter_client::Event::Presence(presence) = event {
+    ///         println!("{} is {}", presence.from, if presence.available { "here" } else { "away" });
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Invalid`] for a bad name, [`Error::Closed`].
     pub async fn watch_presence(&self) -> Result<(), Error> {
@@ -172,6 +320,16 @@ impl Chat {
     }
 
     /// Ends [`Chat::watch_presence`].
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// client.chat("bob").watch_presence().await?;
+    /// client.chat("bob").unwatch_presence().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As there.

@@ -22,6 +22,21 @@ use crate::store::Store;
 const QUEUE_MAX: usize = 256;
 
 /// How the connection is.
+///
+/// ```no_run
+/// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
+/// let mut state = client.state();
+/// while state.changed().await.is_ok() {
+///     match &*state.borrow_and_update() {
+///         natter_client::ConnectionState::Connected => println!("connected"),
+///         natter_client::ConnectionState::Reconnecting(why) => println!("again soon: {why}"),
+///         natter_client::ConnectionState::Closed(why) => println!("over: {why}"),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionState {
@@ -37,6 +52,16 @@ pub enum ConnectionState {
 }
 
 /// A device of a user. Cheap to clone; the connection ends when the last clone, [`Chat`] and [`Events`] of it are dropped.
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), natter_client::Error> {
+/// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+/// let chats = client.clone(); // the same device
+/// assert_eq!((chats.user().as_str(), chats.device().as_str()), ("alice", "sdk"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -77,6 +102,10 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// A client of the server at `url`: `mqtt://host:1883`, `mqtts://host:8883` (feature `tls`), `ws://host:8080/mqtt` and `wss://` (feature
     /// `websocket`).
+    ///
+    /// ```
+    /// let builder = natter_client::Client::builder("mqtts://chat.example.org").user("alice").device("phone");
+    /// ```
     #[must_use]
     pub fn builder(url: &str) -> Builder {
         Builder::new(url)
@@ -99,24 +128,58 @@ impl Client {
     }
 
     /// Whose device it is.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// assert_eq!(client.user().as_str(), "alice");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.inner.settings.user
     }
 
     /// Which device it is.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// assert_eq!(client.device().as_str(), "sdk"); // unless the builder was told another
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn device(&self) -> &DeviceId {
         &self.inner.settings.device
     }
 
     /// The conversation with a user, or `g:{group}`, or `status@broadcast`. A bad name is said when something is sent.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// let message = client.chat("bob").send_text("hi").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn chat(&self, name: &str) -> Chat {
         Chat::new(self.clone(), name)
     }
 
     /// The chat that statuses are sent to: text, images and videos.
+    ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
+    /// client.status().send_text("at the sea").await?.sent().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn status(&self) -> Chat {
         self.chat(natter_protocol::ids::STATUS_BROADCAST)
@@ -126,6 +189,16 @@ impl Client {
     ///
     /// An app that never asks keeps at most 10,000 entries on its disk; then the server keeps the rest, receipts too, and ticks stand still:
     /// see [`Builder::send_only`].
+    ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
+    /// let mut events = client.events();
+    /// while let Some(event) = events.next().await {
+    ///     println!("{event:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn events(&self) -> Events {
         Events::new(self.clone())
@@ -141,12 +214,32 @@ impl Client {
     }
 
     /// How the connection is, and every change of it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
+    /// let mut state = client.state();
+    /// let connected = state.wait_for(|state| *state == natter_client::ConnectionState::Connected).await;
+    /// assert!(connected.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.inner.shared.state.subscribe()
     }
 
     /// A message that this device sent: everything that waits, and the newest 10,000 of those answered, after a restart too.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// let id = client.chat("bob").send_text("hi").await?.id().to_owned();
+    /// assert!(client.message(&id).is_some());
+    /// assert!(client.message("another").is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn message(&self, id: &str) -> Option<OutgoingMessage> {
         let progress = lock(&self.inner.shared.registry).watch(id)?;
@@ -154,6 +247,18 @@ impl Client {
     }
 
     /// The messages that wait for the server or failed, in the order of sending, after a restart too.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// client.chat("bob").send_text("hi").await?;
+    /// for message in client.outgoing() {
+    ///     println!("{} waits: {:?}", message.id(), message.progress().failure);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn outgoing(&self) -> Vec<OutgoingMessage> {
         let ids = lock(&self.inner.shared.registry).ids();
@@ -167,6 +272,18 @@ impl Client {
 
     /// Takes an answered message off the record, as one that failed and that the user has seen. A waiting one stays.
     ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
+    /// for message in client.outgoing() {
+    ///     if let Some(why) = message.progress().failure {
+    ///         println!("not delivered: {why}");
+    ///         client.forget(message.id()).await?;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Closed`].
     pub async fn forget(&self, id: &str) -> Result<(), Error> {
@@ -176,6 +293,15 @@ impl Client {
     /// A token as the client itself uses it, for HTTP calls of the app's own: `Authorization: Bearer`. `refused` is one that the server did not
     /// take: the token provider is asked for another.
     ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// let header = format!("Bearer {}", client.token(None).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Denied`] if there is no other; [`Error::Unreachable`] with what the provider said.
     pub async fn token(&self, refused: Option<&str>) -> Result<String, Error> {
@@ -183,6 +309,15 @@ impl Client {
     }
 
     /// Where the HTTP API is: as told, or the host of the MQTT URL at port 8080.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// assert_eq!(client.http_url(), "http://127.0.0.1:8080");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn http_url(&self) -> &str {
         &self.inner.settings.http
@@ -190,6 +325,17 @@ impl Client {
 
     /// Takes nothing more, waits at most so long until everything is sent and answered, says good-bye to the server and closes the store.
     /// Returns how many messages are left: they stay in the store, and the next client sends them.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), natter_client::Error> {
+    /// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+    /// client.chat("bob").send_text("hi").await?;
+    /// let left = client.close(std::time::Duration::ZERO).await;
+    /// assert_eq!(left, 1); // in memory it is gone now; with a store the next client sends it
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(&self, at_most: Duration) -> usize {
         let (done, closed) = oneshot::channel();
         if self.inner.commands.send(Command::Close(at_most, done)).await.is_ok() {

@@ -3,9 +3,24 @@
 use std::time::Duration;
 
 /// What an app's own code fails with, in a token provider or a transaction.
+///
+/// ```
+/// let error: natter_client::BoxError = "the backend is away".into();
+/// ```
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a call failed. [`Error::is_retryable`] says whether trying the same again may help.
+///
+/// ```no_run
+/// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
+/// match client.chat("bob").send_text("hi").await?.sent().await {
+///     Ok(sent) => println!("number {}", sent.n),
+///     Err(natter_client::Error::Refused { reason, details }) => println!("0x{reason:02x}: {details}"),
+///     Err(other) => return Err(other),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -71,6 +86,13 @@ pub enum Error {
 
 impl Error {
     /// Whether the same call may succeed later.
+    ///
+    /// ```
+    /// use natter_client::Error;
+    ///
+    /// assert!(Error::Unreachable("no route".into()).is_retryable());
+    /// assert!(!Error::Invalid("a bad name".into()).is_retryable());
+    /// ```
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -92,6 +114,13 @@ impl Error {
     }
 
     /// How long to wait before trying again, where trying again may help.
+    ///
+    /// ```
+    /// use natter_client::Error;
+    ///
+    /// assert!(Error::Store("the disk is full".into()).retry_after().is_some());
+    /// assert_eq!(Error::Closed.retry_after(), None);
+    /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -101,6 +130,12 @@ impl Error {
     }
 
     /// Whether the token is at fault: ask the user to log in again.
+    ///
+    /// ```
+    /// use natter_client::Error;
+    ///
+    /// assert!(Error::Denied("expired".into()).is_auth());
+    /// ```
     #[must_use]
     pub fn is_auth(&self) -> bool {
         matches!(self, Self::Denied(_))

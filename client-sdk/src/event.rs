@@ -11,6 +11,22 @@ use crate::client::{Client, WeakClient};
 use crate::error::Error;
 
 /// Something an app wants to know.
+///
+/// ```no_run
+/// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+/// use natter_client::Event;
+///
+/// while let Some(event) = events.next().await {
+///     match event {
+///         Event::Message(message) => println!("{}: {}", message.from, message.text().unwrap_or("(no text)")),
+///         Event::Receipt(receipt) => println!("{} up to {}", receipt.chat, receipt.n),
+///         Event::Failed(failed) => println!("{:?}: {}", failed.id, failed.error),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
@@ -42,6 +58,17 @@ pub enum Event {
 }
 
 /// A message as it arrives.
+///
+/// ```no_run
+/// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+/// while let Some(event) = events.next().await {
+///     if let natter_client::Event::Message(message) = event {
+///         println!("number {} of {}, from {}: {}", message.n, message.chat, message.from, message.kind);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct IncomingMessage {
@@ -78,24 +105,56 @@ impl fmt::Debug for IncomingMessage {
 
 impl IncomingMessage {
     /// The words of a text message.
+    ///
+    /// ```no_run
+    /// # async fn example(message: natter_client::IncomingMessage) -> Result<(), natter_client::Error> {
+    /// println!("{}", message.text().unwrap_or("(not a text)"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.content.get("text")?.get("body")?.as_str()
     }
 
     /// The object of its type, as `{"id":"..","caption":".."}` of an image.
+    ///
+    /// ```no_run
+    /// # async fn example(message: natter_client::IncomingMessage) -> Result<(), natter_client::Error> {
+    /// if let Some(location) = message.object().filter(|_| message.kind == "location") {
+    ///     println!("{}, {}", location["latitude"], location["longitude"]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn object(&self) -> Option<&Value> {
         self.content.get(&self.kind)
     }
 
     /// The id of the message that it answers.
+    ///
+    /// ```no_run
+    /// # async fn example(message: natter_client::IncomingMessage) -> Result<(), natter_client::Error> {
+    /// if let Some(question) = message.reply_to() {
+    ///     println!("answers {question}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn reply_to(&self) -> Option<&str> {
         self.content.get("context")?.get("message_id")?.as_str()
     }
 
     /// Says that this message and everything before it in its chat is read. On the disk when it returns; sent when there is a connection.
+    ///
+    /// ```no_run
+    /// # async fn example(message: natter_client::IncomingMessage) -> Result<(), natter_client::Error> {
+    /// message.mark_read().await?; // blue ticks at its sender
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::OutboxFull`], [`Error::Store`], [`Error::Closed`].
@@ -112,6 +171,13 @@ impl IncomingMessage {
 
     /// Its chat, in which everything that is sent answers this message.
     ///
+    /// ```no_run
+    /// # async fn example(message: natter_client::IncomingMessage) -> Result<(), natter_client::Error> {
+    /// message.reply()?.send_text("yes").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Closed`].
     pub fn reply(&self) -> Result<Chat, Error> {
@@ -120,6 +186,17 @@ impl IncomingMessage {
 }
 
 /// The messages of this user in `chat` with `after < n <= n` were delivered or read.
+///
+/// ```no_run
+/// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+/// while let Some(event) = events.next().await {
+///     if let natter_client::Event::Receipt(receipt) = event {
+///         println!("{} has {:?} {}..={}", receipt.recipient, receipt.kind, receipt.after + 1, receipt.n);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -142,6 +219,17 @@ pub struct Receipt {
 }
 
 /// A message that will not be delivered, or a command that was refused.
+///
+/// ```no_run
+/// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+/// while let Some(event) = events.next().await {
+///     if let natter_client::Event::Failed(failed) = event {
+///         println!("{:?} is not delivered: {}", failed.id, failed.error);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failed {
@@ -167,6 +255,17 @@ impl Failed {
 }
 
 /// The entries `from..=to` of the inbox are gone.
+///
+/// ```no_run
+/// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+/// while let Some(event) = events.next().await {
+///     if let natter_client::Event::Gap(gap) = event {
+///         println!("{} entries are gone: {}", gap.to - gap.from + 1, gap.reason);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
@@ -179,6 +278,17 @@ pub struct Gap {
 }
 
 /// Somebody types.
+///
+/// ```no_run
+/// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+/// while let Some(event) = events.next().await {
+///     if let natter_client::Event::Typing(typing) = event {
+///         println!("{} types in {}", typing.from, typing.chat);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Typing {
@@ -189,6 +299,17 @@ pub struct Typing {
 }
 
 /// Somebody came or went.
+///
+/// ```no_run
+/// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+/// while let Some(event) = events.next().await {
+///     if let natter_client::Event::Presence(presence) = event {
+///         println!("{} is here: {}", presence.from, presence.available);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Presence {
@@ -201,6 +322,17 @@ pub struct Presence {
 }
 
 /// A message that its sender took back.
+///
+/// ```no_run
+/// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+/// while let Some(event) = events.next().await {
+///     if let natter_client::Event::Deleted(deleted) = event {
+///         println!("{} of {} was taken back", deleted.id, deleted.chat);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Deleted {
@@ -215,6 +347,17 @@ pub struct Deleted {
 }
 
 /// A change in a group, in its chat.
+///
+/// ```no_run
+/// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+/// while let Some(event) = events.next().await {
+///     if let natter_client::Event::System(system) = event {
+///         println!("{}: {}", system.chat, system.content["type"]);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct System {

@@ -160,6 +160,18 @@ impl Drop for Claim {
 /// **Exactly once.** [`Events::next_in_transaction`] runs the app's own writes and the acknowledgement as one transaction.
 ///
 /// Typing, presence and refusals ([`Event::Failed`] of what was never accepted) are live: they come once, while the client runs.
+///
+/// ```no_run
+/// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
+/// let mut events = client.events();
+/// while let Some(event) = events.next().await {
+///     // What is done with it here is done again, if the process ends before the next line but one.
+///     println!("{event:?}");
+///     events.ack(); // or by asking for the next one
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Events {
     client: Client,
@@ -175,11 +187,29 @@ impl Events {
     }
 
     /// Acknowledges the last event and waits for the next one. `None` after the end of the client. Dropping the future loses nothing.
+    ///
+    /// ```no_run
+    /// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+    /// let first = events.next().await;
+    /// let second = events.next().await; // the first one does not come again
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn next(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
     /// Acknowledges the last event: it does not come again.
+    ///
+    /// ```no_run
+    /// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+    /// if let Some(event) = events.next().await {
+    ///     println!("{event:?}");
+    ///     events.ack();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn ack(&mut self) {
         if let Some(seq) = self.handed.take() {
             let mut feed = lock(self.client.feed());
@@ -202,6 +232,23 @@ impl Events {
     /// Once `work` has the event, the transaction goes on without the future: if it is done the event does not come again, although nobody has
     /// seen what `work` returned; if it fails the event comes again. Until that is known, the next call waits, also on another stream.
     ///
+    /// ```no_run
+    /// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+    /// use natter_client::Event;
+    ///
+    /// let kept = events.next_in_transaction(|db, event| {
+    ///     if let Event::Message(message) = &event {
+    ///         db.execute("INSERT INTO inbox(sender, body) VALUES(?1, ?2)", (&message.from, message.text()))?;
+    ///     }
+    ///     Ok(event)
+    /// });
+    /// if let Some(event) = kept.await? {
+    ///     println!("kept: {event:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Transaction`]: `work` failed, nothing of it is kept, and the same event comes again at the next call (a live event does not);
     /// or the store is not SQLite. [`Error::Store`], [`Error::Closed`].
@@ -219,6 +266,13 @@ impl Events {
     }
 
     /// As [`Events::next_in_transaction`], for stores of one's own: `work` gets what [`crate::store::Store::transaction`] gives it.
+    ///
+    /// ```no_run
+    /// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
+    /// let kept = events.next_in_store(|_inside, event| Ok(format!("{event:?}"))).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As there.

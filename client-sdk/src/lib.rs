@@ -69,6 +69,7 @@ pub use error::{BoxError, Error};
 pub use event::{Deleted, Event, Failed, Gap, IncomingMessage, Presence, Receipt, System, Typing};
 pub use feed::Events;
 pub use message::{OutgoingMessage, Sent};
+pub use natter_protocol::MediaId;
 pub use natter_protocol::entry::ReceiptKind;
 pub use progress::{Progress, Tick};
 #[cfg(feature = "sqlite")]

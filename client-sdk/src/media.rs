@@ -42,13 +42,27 @@ use problem::Problem;
 use retry::Retry;
 
 /// Most bytes of an image, audio, video or sticker: 16 MiB.
+///
+/// ```
+/// assert_eq!(natter_client::media::MEDIA_BYTES_MAX, 16 * 1024 * 1024);
+/// ```
 pub const MEDIA_BYTES_MAX: u64 = 16 << 20;
 /// Most bytes of a document: 100 MiB.
+///
+/// ```
+/// assert_eq!(natter_client::media::DOCUMENT_BYTES_MAX, 100 * 1024 * 1024);
+/// ```
 pub const DOCUMENT_BYTES_MAX: u64 = 100 << 20;
 /// Most bytes of an answer that is no file.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// What kind of message a file makes.
+///
+/// ```
+/// use natter_client::media::MediaKind;
+///
+/// assert_eq!(MediaKind::of_name("us.jpg"), MediaKind::Image);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -67,6 +81,10 @@ pub enum MediaKind {
 
 impl MediaKind {
     /// As the wire has it, as `image`.
+    ///
+    /// ```
+    /// assert_eq!(natter_client::media::MediaKind::Video.as_str(), "video");
+    /// ```
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -79,18 +97,37 @@ impl MediaKind {
     }
 
     /// The kind of that name.
+    ///
+    /// ```
+    /// use natter_client::media::MediaKind;
+    ///
+    /// assert_eq!(MediaKind::parse("audio"), Some(MediaKind::Audio));
+    /// assert_eq!(MediaKind::parse("text"), None);
+    /// ```
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Image, Self::Audio, Self::Video, Self::Sticker, Self::Document].into_iter().find(|k| k.as_str() == name)
     }
 
     /// How large a file of this kind may be, in bytes.
+    ///
+    /// ```
+    /// use natter_client::media::MediaKind;
+    ///
+    /// assert!(MediaKind::Image.bytes_max() < MediaKind::Document.bytes_max());
+    /// ```
     #[must_use]
     pub fn bytes_max(self) -> u64 {
         if self == Self::Document { DOCUMENT_BYTES_MAX } else { MEDIA_BYTES_MAX }
     }
 
     /// What a file with this name usually is; a document, if its extension says nothing.
+    ///
+    /// ```
+    /// use natter_client::media::MediaKind;
+    ///
+    /// assert_eq!(MediaKind::of_name("plan.pdf"), MediaKind::Document);
+    /// ```
     #[must_use]
     pub fn of_name(name: &str) -> Self {
         let extension = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
@@ -104,6 +141,15 @@ impl MediaKind {
 }
 
 /// A file on the server: what a message names, and what a download starts from.
+///
+/// ```no_run
+/// # async fn example(message: natter_client::IncomingMessage) -> Result<(), natter_client::Error> {
+/// if let Some(file) = message.media() {
+///     println!("{:?}, {:?} bytes", file.filename, file.file_size);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MediaRef {
@@ -123,12 +169,27 @@ pub struct MediaRef {
 
 impl MediaRef {
     /// A file of which only the id is known.
+    ///
+    /// ```
+    /// use natter_client::MediaId;
+    /// use natter_client::media::MediaRef;
+    ///
+    /// let file = MediaRef::new(MediaId::parse("1234567890123456")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new(id: MediaId) -> Self {
         Self { id, kind: None, mime_type: None, sha256: None, file_size: None, filename: None }
     }
 
     /// The file of a media object of a message, as `message["image"]` has it.
+    ///
+    /// ```
+    /// use natter_client::media::{MediaKind, MediaRef};
+    ///
+    /// let object = serde_json::json!({"id": "1234567890123456", "mime_type": "image/png"});
+    /// assert!(MediaRef::of_object(MediaKind::Image, &object).is_some());
+    /// ```
     #[must_use]
     pub fn of_object(kind: MediaKind, object: &serde_json::Value) -> Option<Self> {
         let text = |name: &str| object.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
@@ -181,6 +242,14 @@ impl Tokens for OfClient {
 
 impl Client {
     /// Files of this user, with the client's own tokens, at [`Client::http_url`]. What is wrong with that URL, the first call says.
+    ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = client.media().upload("us.jpg").await?;
+    /// client.chat("bob").send_image(&file).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn media(&self) -> Media {
         Media::with_tokens(self.http_url(), Box::new(OfClient(self.clone())), self.tls())
@@ -189,6 +258,15 @@ impl Client {
 
 impl IncomingMessage {
     /// The file that it carries, for [`Media::download`]; `None` if it carries none.
+    ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client, message: natter_client::IncomingMessage) -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Some(file) = message.media() {
+    ///     client.media().download(&file, "photo.jpg").await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn media(&self) -> Option<MediaRef> {
         MediaRef::of_object(MediaKind::parse(&self.kind)?, self.object()?)
@@ -273,6 +351,12 @@ impl Facts {
 impl Media {
     /// Files of the user whose token that is, on the server at `url`: `http://host:port` or `https://host`.
     ///
+    /// ```
+    /// let media = natter_client::media::Media::new("http://127.0.0.1:8080", "token")?;
+    /// assert!(natter_client::media::Media::new("ftp://host", "token").is_err());
+    /// # Ok::<(), natter_client::media::MediaError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`MediaError::Invalid`] for a URL that is none.
     pub fn new(url: &str, token: impl Into<String>) -> Result<Self, MediaError> {
@@ -294,17 +378,39 @@ impl Media {
     /// Uploads the file at `path`. Nothing happens before it is awaited.
     ///
     /// Its kind follows from the extension unless [`Upload::kind`] says another; its name on the server is the last part of the path.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+    /// let file = media.upload("us.jpg").await?;
+    /// println!("{}", file.id);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn upload(&self, path: impl AsRef<Path>) -> Upload {
         Upload::of_path(self.clone(), path.as_ref())
     }
 
     /// Uploads bytes that are in memory, under a name.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+    /// let file = media.upload_bytes("note.txt", "here be dragons").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn upload_bytes(&self, name: &str, bytes: impl Into<Bytes>) -> Upload {
         Upload::of_bytes(self.clone(), name, bytes.into())
     }
 
     /// Uploads what a reader gives, under a name. It can be read only once: a connection that breaks ends it with
     /// [`MediaError::Unreachable`], and the caller begins again.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+    /// let file = media.upload_reader("log.txt", std::io::Cursor::new("a line")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn upload_reader(&self, name: &str, reader: impl tokio::io::AsyncRead + Send + Unpin + 'static) -> Upload {
         Upload::of_reader(self.clone(), name, Box::new(reader))
     }
@@ -313,11 +419,28 @@ impl Media {
     ///
     /// The bytes go to `{path}.{id}.part` at first, also over several runs of the program: the next download of this file to this path
     /// goes on where the last one ended. A file that is at `path` already is replaced.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media, file: natter_client::media::MediaRef) -> Result<(), natter_client::media::MediaError> {
+    /// let saved = media.download(&file, "copy.jpg").await?;
+    /// println!("{} bytes, of which {} were there", saved.file_size, saved.resumed_at);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn download(&self, file: &MediaRef, path: impl AsRef<Path>) -> Download {
         Download::new(self.clone(), file.clone(), path.as_ref().to_owned())
     }
 
     /// The files of exactly that name that the user uploaded or was sent, the newest first; at most 100.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+    /// for file in media.find("plan.pdf").await? {
+    ///     println!("{}", file.id);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`MediaError`] lists them.
@@ -329,6 +452,14 @@ impl Media {
     }
 
     /// What the server says of a file: its type, size and sum.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media, id: natter_client::MediaId) -> Result<(), natter_client::media::MediaError> {
+    /// let file = media.info(&id).await?;
+    /// println!("{:?}, {:?} bytes", file.mime_type, file.file_size);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`MediaError::NotFound`]: there is no such file, or it is not for this user; and the others of [`MediaError`].
@@ -344,6 +475,13 @@ impl Media {
     }
 
     /// Takes a file away, for everybody. For who uploaded it.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media, id: natter_client::MediaId) -> Result<(), natter_client::media::MediaError> {
+    /// media.delete(&id).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`MediaError::NotFound`]: there is no such file, or it is another's; and the others of [`MediaError`].

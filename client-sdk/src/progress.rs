@@ -5,6 +5,12 @@ use natter_protocol::N;
 use crate::error::Error;
 
 /// The ticks of a message.
+///
+/// ```
+/// use natter_client::Tick;
+///
+/// assert!(Tick::Queued < Tick::Sent && Tick::Delivered < Tick::Read);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Tick {
@@ -19,6 +25,16 @@ pub enum Tick {
 }
 
 /// Everything known about an own message.
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), natter_client::Error> {
+/// # let client = natter_client::Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await?;
+/// let progress = client.chat("bob").send_text("hi").await?.progress();
+/// assert_eq!((progress.sent, progress.failure), (None, None));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// The chat.

@@ -19,11 +19,23 @@ pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
 /// Why a store failed: said to the app as [`crate::Error::Store`].
+///
+/// ```
+/// use natter_client::store::StoreError;
+///
+/// assert_eq!(StoreError("the disk is full".into()).to_string(), "the disk is full");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StoreError(pub String);
 
 /// Whose store it is.
+///
+/// ```
+/// use natter_client::store::Owner;
+///
+/// let owner = Owner { user: "alice".into(), device: "phone".into() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The account.
@@ -33,6 +45,12 @@ pub struct Owner {
 }
 
 /// What became of something to be sent.
+///
+/// ```
+/// use natter_client::store::Outcome;
+///
+/// assert_eq!(Outcome::default(), Outcome::Queued);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Outcome {
     /// The server has not answered.
@@ -57,6 +75,20 @@ pub enum Outcome {
 }
 
 /// Something to be sent, or what became of it.
+///
+/// ```
+/// use natter_client::store::{Outcome, OutgoingRow};
+///
+/// let row = OutgoingRow {
+///     key: 1,
+///     id: Some("m1".into()),
+///     chat: Some("bob".into()),
+///     payload: br#"{"id":"m1","to":"bob","text":{"body":"hi"}}"#.to_vec(),
+///     created_ms: 1_764_000_000_000,
+///     tried_ms: None,
+///     outcome: Outcome::Queued,
+/// };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingRow {
     /// Its place in the order of sending, unique in a store.
@@ -76,6 +108,12 @@ pub struct OutgoingRow {
 }
 
 /// An entry of the inbox that the app has not taken.
+///
+/// ```
+/// use natter_client::store::IncomingRow;
+///
+/// let row = IncomingRow { seq: 5, payload: br#"{"seq":5,"type":"text"}"#.to_vec() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IncomingRow {
     /// Its position.
@@ -85,6 +123,13 @@ pub struct IncomingRow {
 }
 
 /// Which own messages of a chat have which tick: ranges `after < n <= upto`.
+///
+/// ```
+/// use natter_client::store::ReceiptRow;
+///
+/// // Numbers 1 to 7 are delivered, 3 and 4 are read.
+/// let row = ReceiptRow { chat: "bob".into(), delivered: vec![(0, 7)], read: vec![(2, 4)] };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReceiptRow {
     /// The chat.
@@ -96,6 +141,14 @@ pub struct ReceiptRow {
 }
 
 /// One change. A batch of them is one transaction.
+///
+/// ```
+/// use natter_client::store::{IncomingRow, MemoryStore, Store, Write};
+///
+/// let mut store = MemoryStore::default();
+/// store.commit(&[Write::Incoming(IncomingRow { seq: 5, payload: Vec::new() }), Write::Taken(5)])?;
+/// # Ok::<(), natter_client::store::StoreError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     /// Insert, or replace the row of that key.
@@ -122,6 +175,16 @@ pub enum Write {
 }
 
 /// Everything in a store.
+///
+/// ```
+/// use natter_client::store::{IncomingRow, MemoryStore, Owner, Store, Write};
+///
+/// let mut store = MemoryStore::default();
+/// store.commit(&[Write::Incoming(IncomingRow { seq: 5, payload: Vec::new() }), Write::Taken(5)])?;
+/// let snapshot = store.load(&Owner { user: "alice".into(), device: "phone".into() })?;
+/// assert_eq!((snapshot.last_seq, snapshot.incoming.len()), (Some(5), 0)); // the position stays
+/// # Ok::<(), natter_client::store::StoreError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
     /// The highest `seq` written since the start or the last [`Write::BeginAnew`].
@@ -137,9 +200,43 @@ pub struct Snapshot {
 }
 
 /// The app's part of a transaction; it gets what [`Store::transaction`] gives it.
+///
+/// ```
+/// use std::any::Any;
+///
+/// let mut seen = 0;
+/// let mut work = |_inside: &dyn Any| {
+///     seen += 1;
+///     Ok(())
+/// };
+/// let work: natter_client::store::Work<'_> = &mut work;
+/// ```
 pub type Work<'a> = &'a mut dyn FnMut(&dyn Any) -> Result<(), BoxError>;
 
 /// Where a client keeps things.
+///
+/// ```
+/// use natter_client::store::{MemoryStore, Owner, Snapshot, Store, StoreError, Write};
+///
+/// /// Says what it writes.
+/// #[derive(Default)]
+/// struct Told(MemoryStore);
+///
+/// impl Store for Told {
+///     fn load(&mut self, owner: &Owner) -> Result<Snapshot, StoreError> {
+///         self.0.load(owner)
+///     }
+///     fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+///         println!("{} writes", writes.len());
+///         self.0.commit(writes)
+///     }
+///     fn is_durable(&self) -> bool {
+///         self.0.is_durable()
+///     }
+/// }
+///
+/// assert_eq!(natter_client::store::conformance::check(Told::default), Ok(()));
+/// ```
 pub trait Store: Send + 'static {
     /// Opens the store for `owner` and reads everything.
     ///

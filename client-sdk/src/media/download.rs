@@ -19,6 +19,14 @@ use super::{Media, MediaError, MediaRef, http, is_file, refusal, whole};
 const REDIRECTS_MAX: usize = 3;
 
 /// A file that is whole, checked and on disk.
+///
+/// ```no_run
+/// # async fn example(media: natter_client::media::Media, file: natter_client::media::MediaRef) -> Result<(), natter_client::media::MediaError> {
+/// let saved = media.download(&file, "copy.jpg").await?;
+/// println!("{}: {}", saved.path.display(), saved.sha256);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Downloaded {
@@ -33,6 +41,14 @@ pub struct Downloaded {
 }
 
 /// A download, made by [`Media::download`]; it runs when it is awaited, and may be dropped at any time: the next one goes on.
+///
+/// ```no_run
+/// # async fn example(media: natter_client::media::Media, file: natter_client::media::MediaRef) -> Result<(), natter_client::media::MediaError> {
+/// let download = media.download(&file, "copy.jpg"); // nothing has happened
+/// let saved = download.await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing happens before it is awaited"]
 pub struct Download {
     media: Media,
@@ -59,6 +75,13 @@ impl Download {
     }
 
     /// Hears how far it is. Called on the task that awaits: it must not block.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media, file: natter_client::media::MediaRef) -> Result<(), natter_client::media::MediaError> {
+    /// media.download(&file, "copy.jpg").on_progress(|p| println!("{:?} %", p.percent())).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_progress(mut self, hears: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.on_progress = Some(Box::new(hears));
         self
@@ -208,6 +231,13 @@ impl IntoFuture for Download {
 
 /// A name under which a stranger's file may be saved: its last part, without what a path or a terminal could take amiss; `fallback` if
 /// nothing is left.
+///
+/// ```
+/// use natter_client::media::safe_name;
+///
+/// assert_eq!(safe_name("plan.pdf", "17"), "plan.pdf");
+/// assert!(!safe_name("../../etc/passwd", "17").contains('/'));
+/// ```
 #[must_use]
 pub fn safe_name(name: &str, fallback: &str) -> String {
     const CHARS_MAX: usize = 120;

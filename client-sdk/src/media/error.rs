@@ -3,6 +3,20 @@
 use std::time::Duration;
 
 /// Why an up- or download ended. What helps against broken connections and servers that are busy was tried already.
+///
+/// ```no_run
+/// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+/// use natter_client::media::MediaError;
+///
+/// match media.upload("film.mp4").await {
+///     Ok(file) => println!("{}", file.id),
+///     Err(error @ MediaError::TooLarge { .. }) => println!("{error}"),
+///     Err(error) if error.is_retryable() => println!("later: {error}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MediaError {
@@ -70,6 +84,12 @@ pub enum MediaError {
 
 impl MediaError {
     /// Whether the same call may succeed later.
+    ///
+    /// ```
+    /// use natter_client::media::MediaError;
+    ///
+    /// assert!(MediaError::Unreachable("no route".into()).is_retryable());
+    /// ```
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -85,12 +105,24 @@ impl MediaError {
     }
 
     /// When the server says that another try is worth it.
+    ///
+    /// ```
+    /// use natter_client::media::MediaError;
+    ///
+    /// assert_eq!(MediaError::Invalid("a bad URL".into()).retry_after(), None);
+    /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         if let Self::NotNow { retry_after, .. } = self { *retry_after } else { None }
     }
 
     /// Whether another token is needed.
+    ///
+    /// ```
+    /// use natter_client::media::MediaError;
+    ///
+    /// assert!(!MediaError::Invalid("a bad URL".into()).is_auth());
+    /// ```
     #[must_use]
     pub fn is_auth(&self) -> bool {
         matches!(self, Self::Unauthorized(_))

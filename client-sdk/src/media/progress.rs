@@ -3,6 +3,13 @@
 /// Told to `on_progress`: at the start, with every piece, and at the end.
 ///
 /// `done` falls only when an upload has to begin again on a new connection.
+///
+/// ```no_run
+/// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+/// media.upload("us.jpg").on_progress(|p| println!("{} of {:?} bytes", p.done, p.total)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -14,6 +21,13 @@ pub struct Progress {
 
 impl Progress {
     /// 0 to 100; `None` while the whole is not known.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+    /// media.upload("us.jpg").on_progress(|p| println!("{} %", p.percent().unwrap_or(0))).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn percent(&self) -> Option<u8> {
         let total = self.total?;

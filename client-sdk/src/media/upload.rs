@@ -37,6 +37,13 @@ enum Source {
 }
 
 /// An upload, made by [`Media::upload`]; it runs when it is awaited.
+///
+/// ```no_run
+/// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+/// let file = media.upload("scan").await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing happens before it is awaited"]
 pub struct Upload {
     media: Media,
@@ -84,24 +91,52 @@ impl Upload {
     }
 
     /// What it is; without a call, what its name says.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+    /// let file = media.upload("scan").kind(natter_client::media::MediaKind::Image).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn kind(mut self, kind: MediaKind) -> Self {
         self.kind = Some(kind);
         self
     }
 
     /// Its MIME type, as `image/png`. The first bytes of the file count above it.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+    /// let file = media.upload("scan").mime_type("image/png").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn mime_type(mut self, mime_type: &str) -> Self {
         self.mime_type = Some(mime_type.to_owned());
         self
     }
 
     /// What it is called, at most 255 bytes; whoever receives it sees this.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+    /// let file = media.upload("scan").name("Our scan.png").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
 
     /// Hears how far it is. Called on the task that sends: it must not block.
+    ///
+    /// ```no_run
+    /// # async fn example(media: natter_client::media::Media) -> Result<(), natter_client::media::MediaError> {
+    /// let file = media.upload("scan").on_progress(|p| println!("{:?} %", p.percent())).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_progress(mut self, hears: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.on_progress = Some(Arc::new(Box::new(hears)));
         self

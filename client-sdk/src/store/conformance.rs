@@ -4,6 +4,12 @@ use super::{IncomingRow, Outcome, OutgoingRow, Owner, ReceiptRow, Snapshot, Stor
 
 /// Checks a store. `open` opens the same place each time, as a process that starts again; it is empty at first.
 ///
+/// ```
+/// use natter_client::store::{MemoryStore, conformance};
+///
+/// assert_eq!(conformance::check(MemoryStore::default), Ok(()));
+/// ```
+///
 /// # Errors
 /// What was expected and what came.
 pub fn check<S: Store>(mut open: impl FnMut() -> S) -> Result<(), String> {

@@ -7,6 +7,12 @@ use natter_protocol::Seq;
 use super::{IncomingRow, Outcome, OutgoingRow, Owner, ReceiptRow, Snapshot, Store, StoreError, Write};
 
 /// Keeps everything in memory: what was not sent when the process ends is gone; what was received and not taken, the server still has.
+///
+/// ```
+/// use natter_client::store::{MemoryStore, Store};
+///
+/// assert!(!MemoryStore::default().is_durable());
+/// ```
 #[derive(Debug, Default, Clone)]
 pub struct MemoryStore {
     last_seq: Option<Seq>,

@@ -22,6 +22,14 @@ const SENT: i64 = 1;
 const FAILED: i64 = 2;
 
 /// One SQLite file (WAL, `synchronous=FULL`: what is committed survives a power cut), locked against a second process.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = natter_client::store::SqliteStore::open("alice.db")?;
+/// let client = natter_client::Client::builder("mqtt://127.0.0.1:1883").user("alice").token("..").custom_store(store).start().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct SqliteStore {
     db: Connection,
@@ -32,6 +40,13 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens the file, and makes it where there is none.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), natter_client::store::StoreError> {
+    /// let store = natter_client::store::SqliteStore::open("alice.db")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// It cannot be opened, or is no SQLite file.
