@@ -1,6 +1,8 @@
 //! The histograms of a message's stages at `/metrics`, over real sockets: each message and each entry is in them once, and a reader that
 //! takes its time is seen in its own stage only.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test ends with the first thing that is wrong")]
+
 mod common;
 
 use std::io::{Read as _, Write as _};

@@ -8,7 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BytesMut};
 use natter_protocol::accounts::Grant;
@@ -26,7 +26,7 @@ use crate::packet::{self, Inbound, Outbound};
 use crate::rate::{Bucket, Rate};
 use crate::registry::{Client, Entry, NoEntry, Present};
 use crate::session::{Cause, End, Legacy, Session};
-use crate::stages::{self, OnTheirWay};
+use crate::stages::{self, OnTheirWay, unix_now};
 use crate::uplink::Frame;
 use crate::validate::BadConnect;
 
@@ -246,7 +246,6 @@ async fn begin<S>(stream: S, open_by: Instant, presence: &Presence, guest: Guest
         up: VecDeque::new(),
         entries: OnTheirWay::default(),
         written_at: now,
-        woken_at: now,
         open_by,
         publishes,
         packets: Bucket::default(),
@@ -273,8 +272,6 @@ struct Driver<S> {
     entries: OnTheirWay,
     /// When the client last took something of what is written to it, or had nothing to take.
     written_at: Instant,
-    /// When the task was last woken, or began.
-    woken_at: Instant,
     /// When CONNACK must have gone out.
     open_by: Instant,
     /// What the user has published, with all connections.
@@ -332,7 +329,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             let event = poll_fn(|cx| self.poll_event(cx, timer.as_mut())).await;
             let now = Instant::now();
-            self.woken_at = now;
             match event {
                 Event::Progress => {}
                 Event::Mail(Taken { frames, committed_at, end }) => {
@@ -419,7 +415,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         while let Some(frame) = self.session.poll_up() {
             match &frame {
                 Up::Publish(_) => count(&self.shared.metrics.publishes),
-                Up::Acked { seq, .. } => self.entries.acked(*seq, self.woken_at, &self.shared.stages),
+                Up::Acked { seq, .. } => self.entries.acked(*seq, Instant::now(), &self.shared.stages),
                 _ => {}
             }
             self.up.push_back(Frame::from(&frame));
@@ -626,10 +622,6 @@ async fn say_farewell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, words: 
     };
     // Whether they arrive is the other side's affair.
     let _ = timeout(FAREWELL_MAX, farewell).await;
-}
-
-pub(crate) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

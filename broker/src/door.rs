@@ -23,7 +23,7 @@ use crate::rate::{Bucket, Rate};
 use crate::registry::Registry;
 use crate::router::Link;
 use crate::session::End;
-use crate::stages::{StageTimes, Stages};
+use crate::stages::{StageTimes, Stages, unix_now};
 use crate::tls::{TlsAcceptor, TlsError};
 use crate::uplink::Uplink;
 use crate::wills::Wills;
@@ -305,7 +305,7 @@ impl Door {
         shared.registry.end_all(End::SHUTTING_DOWN);
         let ended = async {
             let _ = shared.live.subscribe().wait_for(|live| *live == 0).await;
-            for (user, will) in shared.wills.take_all(connection::unix_now()) {
+            for (user, will) in shared.wills.take_all(unix_now()) {
                 shared.uplink.send_patiently(&user, &Up::Publish(will)).await;
             }
         };

@@ -47,6 +47,7 @@ impl Stages {
 
 /// Entries of one connection that are written and not acknowledged. Nothing is held for one that has none.
 #[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "a word for each connection that is idle, instead of four")]
 pub(crate) struct OnTheirWay(Option<Box<VecDeque<(Seq, Instant)>>>);
 
 impl OnTheirWay {
@@ -81,6 +82,11 @@ impl OnTheirWay {
             self.0 = None;
         }
     }
+}
+
+/// Seconds of Unix time.
+pub(crate) fn unix_now() -> u64 {
+    unix_micros() / 1_000_000
 }
 
 fn unix_micros() -> u64 {

@@ -66,7 +66,7 @@ pub(crate) fn attribute<'a>(tag: &'a [u8], name: &str) -> Option<&'a [u8]> {
     }
 }
 
-/// The number of a message, as [`write_number`] has written it.
+/// The number of a message: hexadecimal digits.
 pub(crate) fn number(text: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
 }
