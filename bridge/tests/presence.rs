@@ -13,7 +13,7 @@ use natter_bridge::presence::ask::{Ask, Told};
 use natter_bridge::presence::{LINGER_SECS, Shown};
 use natter_bridge::privacy::{Aspect, Rule, Who};
 use natter_bridge::{Limits, status};
-use natter_protocol::link::{Answer, Credit, Down, Mode, Up, WINDOW_FRAMES, Window};
+use natter_protocol::link::{Answer, Credit, Dialect, Down, Mode, Up, WINDOW_FRAMES, Window};
 use natter_protocol::{ConnectionId, DeviceId};
 use serde_json::{Value, json};
 use world::{World, answers, frames, text, user};
@@ -288,6 +288,16 @@ fn watches_are_bounded_and_strangers_take_no_place() {
     assert_eq!(shown(&watch(&mut world, "bob", bob, "carol")).len(), 1);
     world.close("bob", bob);
     assert_eq!(shown(&watch(&mut world, "alice", alice, "carol")).len(), 1, "a place that is free again");
+    // Who could see, were there a place, waits for one.
+    for name in ["carol", "eve"] {
+        set(&mut world, name, Aspect::Online, Who::Everyone, &[]);
+    }
+    pass(&mut world, 1);
+    let connection = world.connect("carol", Dialect::Full, u32::MAX);
+    let device = DeviceId::parse("phone").unwrap();
+    let told = world.up("carol", Up::Attach { connection, request: 1, device, mode: Mode::Device });
+    assert_eq!(live(&told), [(alice, available("carol"))]);
+    assert_eq!(live(&world.publish("alice", "phone", alice, &unwatch)), [(eve, available("carol"))]);
     for (chat, kind) in
         [("nobody", "UnknownRecipient"), ("alice", "InvalidValue"), ("status@broadcast", "InvalidValue")]
     {
@@ -359,9 +369,9 @@ fn one_typing_hint_in_three_seconds_of_each_chat() {
 #[test]
 fn a_viewer_is_there_and_may_watch_and_who_reads_nothing_is_told_once_it_does() {
     let mut world = friends(&["alice", "bob"], Limits::default());
-    let alice = world.connect("alice", natter_protocol::link::Dialect::Full, u32::MAX);
+    let alice = world.connect("alice", Dialect::Full, u32::MAX);
     assert_eq!(shown(&watch(&mut world, "alice", alice, "bob")), NONE);
-    let bob = world.connect("bob", natter_protocol::link::Dialect::Full, u32::MAX);
+    let bob = world.connect("bob", Dialect::Full, u32::MAX);
     command(&mut world, "bob", bob, "available");
     let device = DeviceId::parse("phone").unwrap();
     let attach = Up::Attach { connection: alice, request: 1, device: device.clone(), mode: Mode::Viewer };

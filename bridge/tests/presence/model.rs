@@ -195,10 +195,13 @@ impl Life {
                 let was = self.people[*who].is_here();
                 let Some((connection, _)) = self.people[*who].connections.remove(device) else { return };
                 self.watches.retain(|(of, _), _| *of != connection);
-                self.world.close(NAMES[*who], connection);
                 if was {
                     self.left(*who);
                 }
+                // Its places may be others' now.
+                let up = natter_protocol::link::Up::Close { connection, expiry_secs: None, by_server: false };
+                let frames = self.world.up(NAMES[*who], up);
+                self.take(&frames);
             }
             Op::InFront(who, device, is) => {
                 let was = self.people[*who].is_here();
