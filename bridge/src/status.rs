@@ -134,7 +134,9 @@ impl<S: Store> Engine<S> {
         let Some(accepted) = self.state.accepted(id, user)?.filter(|accepted| accepted.chat == chat) else {
             return Ok(false);
         };
-        let Some(status) = self.state.status(&chat, accepted.n)? else { return Ok(true) };
+        let kept = self.state.status(&chat, accepted.n)?;
+        // One that is over ends without a word, though the sweep has not come by: who never had it is to hear nothing of it.
+        let Some(status) = kept.filter(|status| status.until > self.now.server_secs) else { return Ok(true) };
         let item = |now| Item::Deleted(Deleted { poster: user.clone(), n: accepted.n, id: id.clone(), timestamp: now });
         let mut told = Vec::new();
         for (viewer, seq) in status.audience() {

@@ -153,6 +153,9 @@ pub struct InboxPlace {
     pub except: Option<DeviceId>,
 }
 
+/// A message's number, and the server second since which it counts.
+pub type Since = (N, u64);
+
 /// Rows of a settlement, as they are now; `None` takes the row away.
 #[derive(Debug, Default)]
 pub struct Settlement {
@@ -193,7 +196,7 @@ pub struct Settlement {
     /// All that is hidden from a member of a conversation.
     pub hidden: Vec<(ChatKey, UserId, Hidden)>,
     /// The oldest message hidden from a member that has not failed yet, and the server second since which it counts.
-    pub unheard: Vec<(ChatKey, UserId, Option<(N, u64)>)>,
+    pub unheard: Vec<(ChatKey, UserId, Option<Since>)>,
     /// Statuses. A body goes with its status, or with the last row that points to it.
     pub statuses: Vec<(ChatKey, N, Option<Arc<Status>>)>,
     /// Revocations.

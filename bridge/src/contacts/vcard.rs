@@ -37,7 +37,7 @@ impl std::fmt::Debug for Card {
 /// # Errors
 /// No card at all, more than [`CARDS_MAX`], or a character set that nobody knows.
 pub fn read(file: &[u8], charset: Option<&str>) -> Result<Vec<Result<Card, Refusal>>, Refusal> {
-    let charset = charset.map(|label| known(label)).transpose()?;
+    let charset = charset.map(known).transpose()?;
     let text = match Encoding::for_bom(file) {
         // Two bytes a letter: lines are only found behind it.
         Some((utf_16, _)) if utf_16 != UTF_8 => Cow::Owned(utf_16.decode(file).0.into_owned().into_bytes()),
