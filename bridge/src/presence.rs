@@ -5,12 +5,13 @@
 //! it begins to watch, and then every change, at most one a server second of each; the last one wins, and is told. Who is not watched has
 //! nothing here, but for the seconds in which he leaves.
 //!
-//! - this file knows who watches whom and what they were told · [`typing`] holds hints back · `commands` is the engine's side, `live` what it
-//!   says without a place in an inbox · [`ask`] what HTTP asks
+//! - this file knows who watches whom and what they were told, `told` what that is · [`typing`] holds hints back
+//! - `commands` is the engine's side, `live` what it says without a place in an inbox · [`ask`] what HTTP asks
 
 pub mod ask;
 mod commands;
 mod live;
+mod told;
 pub mod typing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,83 +19,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use natter_protocol::{ConnectionId, UserId};
 
 pub(crate) use live::Sent;
+pub use told::{Bounds, Full, Shown, Sight, Takes, Told};
 
 /// Server seconds that somebody is available still who has left.
 pub const LINGER_SECS: u64 = 10;
 /// Server seconds between two presences of the same user for the same connection.
 const REST_SECS: u64 = 1;
-
-/// What one user may see of another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sight {
-    /// Whether he is available.
-    pub online: bool,
-    /// When he left last.
-    pub last_seen: bool,
-}
-
-impl Sight {
-    /// Nothing.
-    pub const NONE: Self = Self { online: false, last_seen: false };
-
-    /// Of how somebody is, what may be seen. Who shows nothing looks like one who never was there.
-    #[must_use]
-    pub fn of(self, is: Shown) -> Shown {
-        let available = is.available && self.online;
-        Shown { available, last_seen: is.last_seen.filter(|_| self.last_seen && !available) }
-    }
-}
-
-/// How somebody is, or looks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// A device of his is there.
-    pub available: bool,
-    /// Unix second at which he left last.
-    pub last_seen: Option<u64>,
-}
-
-/// A presence that is to be told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// To which connection.
-    pub connection: ConnectionId,
-    /// Whose connection that is.
-    pub watcher: UserId,
-    /// Of whom.
-    pub watched: UserId,
-    /// How he looks.
-    pub shown: Shown,
-}
-
-/// Whether a connection can be told something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Takes {
-    /// It can.
-    Now,
-    /// It has not taken what it has.
-    Later,
-    /// It reads no inbox: [`Presence::began`] says when it does.
-    Nothing,
-}
-
-/// Why a connection does not watch somebody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
-    /// It watches as many as a connection may.
-    Watches,
-    /// He is watched by as many as a user may be.
-    Watchers,
-}
-
-/// How many may watch and be watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Users that a connection watches.
-    pub watches_max: usize,
-    /// Connections that watch a user and see something of him. Those who see nothing take no place: strangers keep nobody out.
-    pub watchers_max: usize,
-}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -440,70 +370,4 @@ impl Watcher {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ALL: Sight = Sight { online: true, last_seen: true };
-    const BOUNDS: Bounds = Bounds { watches_max: 256, watchers_max: 1000 };
-
-    fn user(name: &str) -> UserId {
-        UserId::parse(name).unwrap()
-    }
-
-    fn nothing_is_kept(presence: &Presence) -> bool {
-        let Presence { leaving, leaving_in_order, watching, connections, watched, due, unseen, watches } = presence;
-        leaving.is_empty()
-            && leaving_in_order.is_empty()
-            && watching.is_empty()
-            && connections.is_empty()
-            && watched.is_empty()
-            && due.is_empty()
-            && unseen.is_empty()
-            && *watches == 0
-    }
-
-    #[test]
-    fn who_is_not_watched_has_nothing_here() {
-        let (mut presence, alice) = (Presence::default(), user("alice"));
-        presence.came(&alice, 1);
-        assert!(nothing_is_kept(&presence), "coming costs nothing");
-        presence.went(&alice, 2, 1002);
-        presence.came(&alice, 11);
-        assert!(nothing_is_kept(&presence), "a reconnect neither");
-        presence.went(&alice, 20, 1020);
-        assert_eq!(presence.next_left(Some(29)), None);
-        assert_eq!(presence.next_left(Some(30)), Some((alice, 1020)));
-        assert!(nothing_is_kept(&presence));
-    }
-
-    #[test]
-    fn a_connection_that_ends_takes_everything_along() {
-        let mut presence = Presence::default();
-        let [first, second] = [1, 2].map(|n| ConnectionId { boot: 1, n });
-        for watched in ["bob", "carol"] {
-            for (connection, watcher) in [(first, "alice"), (second, "dave")] {
-                let is = Shown::default();
-                presence.watch(connection, &user(watcher), &user(watched), ALL, is, 1, BOUNDS).unwrap();
-            }
-        }
-        presence.look_again_at(&user("alice"));
-        presence.unwatch(second, &user("carol"));
-        assert_eq!(presence.watches(), 3);
-        presence.closed(first);
-        presence.unwatch(second, &user("bob"));
-        assert!(nothing_is_kept(&presence), "{presence:?}");
-    }
-
-    #[test]
-    fn who_cannot_take_it_is_told_a_second_later_what_is_true_then() {
-        let (mut presence, bob) = (Presence::default(), user("bob"));
-        let id = ConnectionId { boot: 1, n: 1 };
-        presence.watch(id, &user("alice"), &bob, ALL, Shown::default(), 1, BOUNDS).unwrap();
-        assert_eq!(presence.next_told(1, |_, _| Takes::Later), None);
-        presence.came(&bob, 1);
-        assert_eq!(presence.next_told(1, |_, _| Takes::Now), None, "not within the second");
-        let told = presence.next_told(2, |_, _| Takes::Now).unwrap();
-        assert_eq!(told.shown, Shown { available: true, last_seen: None });
-        assert_eq!((presence.next_told(9, |_, _| Takes::Now), presence.is_quiet(9)), (None, true));
-    }
-}
+mod tests;

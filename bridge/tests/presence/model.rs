@@ -76,11 +76,13 @@ struct Look {
     last_seen: Option<String>,
 }
 
+/// Whose watch it is, what it was told last, and when.
+type Watch = (usize, Option<Look>, Option<u64>);
+
 struct Life {
     world: World,
     people: [Person; 4],
-    /// Who watches whom, and what it was told last, and when.
-    watches: BTreeMap<(ConnectionId, usize), (usize, Option<Look>, Option<u64>)>,
+    watches: BTreeMap<(ConnectionId, usize), Watch>,
 }
 
 impl Life {
@@ -288,7 +290,7 @@ impl Life {
     /// After a rest everybody was told how it is, but for those for whom there is no place; and of those there are no more than must be.
     fn rest(&mut self) {
         self.pass(2);
-        for watched in 0..NAMES.len() {
+        for (watched, name) in NAMES.iter().enumerate() {
             let (mut blind, sighted) = (0, self.sighted(watched));
             for ((_, of), (watcher, look, _)) in &self.watches {
                 if *of != watched {
@@ -297,21 +299,11 @@ impl Life {
                 let expected = self.expected(*watcher, watched);
                 let look = look.as_ref().unwrap();
                 if *look != expected {
-                    assert_eq!(
-                        *look,
-                        Look { available: false, last_seen: None },
-                        "{} of {}",
-                        NAMES[*watcher],
-                        NAMES[watched]
-                    );
+                    assert_eq!(*look, Look { available: false, last_seen: None }, "{} of {name}", NAMES[*watcher]);
                     blind += 1;
                 }
             }
-            assert!(
-                blind <= sighted.saturating_sub(WATCHERS_MAX),
-                "{blind} of {sighted} are told nothing of {}",
-                NAMES[watched]
-            );
+            assert!(blind <= sighted.saturating_sub(WATCHERS_MAX), "{blind} of {sighted} are told nothing of {name}");
         }
     }
 }
@@ -326,9 +318,9 @@ proptest! {
             life.go(op);
         }
         life.rest();
-        for one in 0..NAMES.len() {
+        for (one, name) in NAMES.iter().enumerate() {
             for other in (0..NAMES.len()).filter(|other| *other != one) {
-                let ask = Ask::Presence { asker: user(NAMES[one]), user: user(NAMES[other]) };
+                let ask = Ask::Presence { asker: user(name), user: user(NAMES[other]) };
                 let natter_bridge::engine::Reply::Presence(natter_bridge::presence::ask::Told::Presence(shown)) =
                     said(&mut life.world, Request::Presence(ask)) else { panic!("no presence") };
                 let look = Look { available: shown.available, last_seen: shown.last_seen.map(|at| at.to_string()) };
