@@ -475,6 +475,19 @@ pub enum Change {
         /// Up to this one.
         upto: N,
     },
+    /// What is known of a device beside its inbox.
+    DeviceInfo {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        device: DeviceId,
+        /// Unix second in which it began; 0: before that was kept.
+        linked_at: u64,
+        /// Unix second in which it was there.
+        seen_at: u64,
+        /// What its user calls it.
+        label: Option<Arc<str>>,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -559,6 +572,7 @@ impl Change {
             | Self::Device { user, .. }
             | Self::DeviceGone { user, .. }
             | Self::DeviceSeen { user, .. }
+            | Self::DeviceInfo { user, .. }
             | Self::Notice { user, .. }
             | Self::Merged { user, .. }
             | Self::Cursor { user, .. }
@@ -580,7 +594,7 @@ impl Change {
 }
 
 /// The layout of a journal row, its first byte. A row of another layout is refused, not guessed at.
-const LAYOUT: u8 = 4;
+const LAYOUT: u8 = 6;
 /// The oldest layout that reads as it stands: newer ones only have more kinds of change.
 const LAYOUT_OLDEST: u8 = 2;
 

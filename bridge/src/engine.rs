@@ -19,6 +19,7 @@ use crate::change::{self, Change, Message, Revoked, Webhook};
 use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::contacts;
+use crate::devices;
 use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
 use crate::media::{self, rules::Question};
@@ -87,6 +88,8 @@ pub enum Request {
     Contacts(contacts::Ask),
     /// Asks about blocks. [`Reply::Blocks`].
     Blocks(blocks::Ask),
+    /// Asks about devices. [`Reply::Devices`].
+    Devices(devices::Ask),
     /// Asks about statuses. [`Reply::Status`].
     Status(status::ask::Ask),
 }
@@ -104,6 +107,8 @@ pub enum Reply {
     Contacts(contacts::Told),
     /// To [`Request::Blocks`].
     Blocks(blocks::Told),
+    /// To [`Request::Devices`].
+    Devices(devices::Told),
     /// To [`Request::Status`].
     Status(status::ask::Told),
     /// Nothing was done.
@@ -158,6 +163,8 @@ pub enum CommitError {
 pub(crate) struct Connection {
     pub(crate) user: UserId,
     pub(crate) client_id: Arc<str>,
+    /// The device that its token is bound to.
+    pub(crate) bound: Option<DeviceId>,
     pub(crate) dialect: Dialect,
     pub(crate) receive_maximum: u16,
     pub(crate) packet_bytes_max: u32,
@@ -201,6 +208,8 @@ pub struct Engine<S> {
     pub(crate) sweep: crate::expiry::Sweep,
     /// Up to where readers have passed rows for other devices: what the next commit notes.
     pub(crate) passed_over: HashMap<(UserId, DeviceId), (Seq, u64)>,
+    /// When devices lost their readers, in this run.
+    pub(crate) left: devices::Left,
     /// Acknowledgements that go on in the next batch.
     pub(crate) long_acks: VecDeque<LongAck>,
     /// Files that went with their statuses and whose bytes are still there.
@@ -238,6 +247,7 @@ impl<S: Store> Engine<S> {
             stuck: StuckEntries::default(),
             sweep: crate::expiry::Sweep::default(),
             passed_over: HashMap::new(),
+            left: devices::Left::default(),
             long_acks: VecDeque::new(),
             ended_files: VecDeque::new(),
             log,
@@ -328,6 +338,7 @@ impl<S: Store> Engine<S> {
             | Request::Status(_)
             | Request::Contacts(_)
             | Request::Blocks(_)
+            | Request::Devices(_)
             | Request::Account(_) => Ok(false),
         }
     }
