@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn s36_guessing_stops_for_everybody_at_a_thousand_a_minute() {
+    fn guessing_stops_for_everybody_at_a_thousand_a_minute() {
         let (codes, now) = (Codes::new(&[7; 32]), Instant::now());
         let mut tried = 0;
         while codes.may_try(now) {
