@@ -65,7 +65,8 @@ fn a_device_is_linked_by_a_code_listed_and_gets_what_arrives() {
         }
     }
     // The token is one of that device alone, and is renewed as any other.
-    Connect::v5("bob", "x", &token).open(server.mqtt()).0.publish_and_wait("users/bob/phone/outbox", "{}");
+    let mut other = Connect::v5("bob", "x", &token).open(server.mqtt()).0;
+    assert_eq!(other.publish_and_wait("users/bob/phone/outbox", "{}").0, 0x87);
     let renewed = with(&server, &token).post("/v1/users/refresh", &json!({})).ok();
     assert_eq!(listed(&with(&server, renewed["token"].as_str().unwrap())).len(), 2);
 
