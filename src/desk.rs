@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use natter_bridge::change::Secret;
+use natter_bridge::devices::{Ask, Told};
 use natter_bridge::webhook::Webhooks;
 use natter_bridge::{Bridge, Handle, wholly};
-use natter_protocol::accounts::Revocation;
+use natter_protocol::accounts::{Accounts as _, Grant, Revocation};
+use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -174,6 +176,46 @@ impl Desk {
                 }
                 tokens.set_disabled(&user, disabled);
                 webhooks.look_again().await?;
+            }
+            Ok(is_known)
+        })
+        .await
+    }
+
+    /// Begins a device for the user of `asked`, whose token was good a moment ago, and says how the device's token is to be dated.
+    pub(crate) async fn link(
+        &self,
+        asked: &Grant,
+        device: &DeviceId,
+        label: Option<String>,
+    ) -> Result<u64, natter_bridge::Error> {
+        let (turn, bridge, tokens) = (Arc::clone(&self.turn), self.bridge.clone(), Arc::clone(&self.tokens));
+        let (asked, device) = (asked.clone(), device.clone());
+        wholly(async move {
+            let _turn = turn.lock().await;
+            // Under the turn: whatever ends that token later also covers the new one.
+            tokens
+                .still_holds(&asked, unix_secs())
+                .map_err(|denied| natter_bridge::Error::from(Refusal::new(Kind::Token, denied.to_string())))?;
+            let at = tokens.issue_at(&asked.user, Some(&device), unix_secs());
+            bridge.devices(Ask::Link { user: asked.user, device, label }).await?;
+            Ok(at)
+        })
+        .await
+    }
+
+    /// Cuts a device off: its tokens, its connections and its inbox end. `false`: there is no such device.
+    pub(crate) async fn unlink(&self, user: UserId, device: DeviceId) -> Result<bool, natter_bridge::Error> {
+        let (turn, bridge, tokens) = (Arc::clone(&self.turn), self.bridge.clone(), Arc::clone(&self.tokens));
+        wholly(async move {
+            let _turn = turn.lock().await;
+            let before = tokens.end_before(&user, unix_secs());
+            let end = Ask::Unlink { user: user.clone(), device: device.clone(), before };
+            let is_known = bridge.devices(end.clone()).await? == Told::Done(true);
+            if is_known {
+                tokens.revoke(&Revocation::Device { user, device, before });
+                // A call of the device over HTTP may have come between the two, and have begun it again.
+                bridge.devices(end).await?;
             }
             Ok(is_known)
         })

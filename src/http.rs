@@ -1,6 +1,7 @@
 //! The public HTTP listener: what the bridge serves, the WebSocket of the door, and a word about it all.
 
 pub(crate) mod accounts;
+pub(crate) mod devices;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ mod cert;
 mod chat;
 mod check;
 mod cli;
+mod codes;
 mod config;
 mod control;
 mod data;

@@ -27,6 +27,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::accounts::TokenAccounts;
 use crate::admin::{self, Health};
+use crate::codes::Codes;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::data::{DataDir, Lock};
@@ -209,8 +210,9 @@ impl Server {
             turn: Arc::default(),
         });
         let brake = Arc::new(DoorBrake(door.addresses()));
-        let own = http::accounts::Accounts::new(Arc::clone(&desk), &config.accounts, door.addresses());
+        let own = http::accounts::Accounts::new(Arc::clone(&desk), &config.accounts, door.addresses(), codes()?);
         let more = http::accounts::add_to(webhook_routes(webhooks.clone()), &own);
+        let more = http::devices::add_to(more, &own);
         let posts = webhooks.clone();
         let media = Media::open(bridge.handle.clone(), config.media.for_bridge(dir.path()), config.media.limits())?;
         let sweeper = tokio::spawn(media.clone().keep_swept());
@@ -295,6 +297,13 @@ impl Server {
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// One-time codes, none yet.
+fn codes() -> Result<Codes> {
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).ok().context("the system has no random bytes")?;
+    Ok(Codes::new(&key))
 }
 
 /// The routes of the webhooks.

@@ -12,7 +12,7 @@ use common::{Client, Device, TestServer, dial, patience};
 use serde_json::{Value, json};
 
 /// Operations that ask for no token.
-const OPEN: [&str; 3] = ["POST /v1/users", "POST /v1/users/login", "GET /v1/media/{id}/content"];
+const OPEN: [&str; 4] = ["POST /v1/users", "POST /v1/users/login", "POST /v1/devices", "GET /v1/media/{id}/content"];
 
 /// An operation of the document.
 struct Operation {
@@ -194,6 +194,9 @@ fn of_alice(name: &str, media: &str) -> Option<(String, Value)> {
         | "GET /v1/presence/{user}"
         | "GET /v1/privacy"
         | "PUT /v1/privacy"
+        | "GET /v1/devices"
+        | "POST /v1/devices/codes"
+        | "DELETE /v1/devices/{device}"
         | "POST /v1/status"
         | "GET /v1/status"
         | "GET /v1/configs/templates"

@@ -505,6 +505,19 @@ pub enum Change {
         /// Its number, and the server second since which it counts; `None`: there is none any more.
         oldest: Option<(N, u64)>,
     },
+    /// What is known of a device beside its inbox.
+    DeviceInfo {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        device: DeviceId,
+        /// Unix second in which it began; 0: before that was kept.
+        linked_at: u64,
+        /// Unix second in which it was there.
+        seen_at: u64,
+        /// What its user calls it.
+        label: Option<Arc<str>>,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -592,6 +605,7 @@ impl Change {
             | Self::Device { user, .. }
             | Self::DeviceGone { user, .. }
             | Self::DeviceSeen { user, .. }
+            | Self::DeviceInfo { user, .. }
             | Self::Notice { user, .. }
             | Self::Merged { user, .. }
             | Self::Cursor { user, .. }

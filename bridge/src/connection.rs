@@ -35,6 +35,9 @@ impl<S: Store> Engine<S> {
     pub(crate) fn open(&mut self, user: UserId, id: ConnectionId, opening: Opening) -> Result<(), StoreError> {
         // A user that an app's own backend names in a token exists from his first connection.
         self.add_user(&user)?;
+        if self.is_unlinked(&user, &opening) {
+            return self.turn_away(user, id, opening);
+        }
         let client_id: Arc<str> = Arc::from(opening.client_id.as_str());
         let old = self.by_client.insert((user.clone(), Arc::clone(&client_id)), id);
         if let Some(old) = old {
@@ -48,6 +51,7 @@ impl<S: Store> Engine<S> {
             Connection {
                 user: user.clone(),
                 client_id: Arc::clone(&client_id),
+                bound: opening.device.clone(),
                 dialect: opening.dialect,
                 receive_maximum: opening.receive_maximum,
                 packet_bytes_max: opening.packet_bytes_max,
@@ -236,10 +240,11 @@ impl<S: Store> Engine<S> {
             self.stop_reading(user, old, false)?;
             self.answer(user, Down::Close { connection: old, reason: TAKEN_OVER });
         }
-        let row = self.state.user(user)?.devices.get(device).copied().unwrap_or_default();
+        let row = self.state.user(user)?.devices.get(device).cloned().unwrap_or_default();
         let mut reader = Reader::new(device.clone(), id, client_id, receive_maximum, packet_bytes_max, row.cursor);
         reader.next = row.position() + 1;
         reader.is_resumed = is_resumed;
+        reader.since = self.now.unix_secs;
         reader.stub_at = self.stuck.stub_at(user, device, self.now.server_secs);
         self.readers.entry(user.clone()).or_default().push(reader);
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -281,7 +286,7 @@ impl<S: Store> Engine<S> {
         let known = self.state.user(user)?;
         if let Some(row) = known.devices.get(device) {
             if row.active_at + SEEN_SECS <= now {
-                self.change(Change::DeviceSeen { user: user.clone(), device: device.clone(), at: now })?;
+                self.note_seen(user, device)?;
             }
             return Ok(true);
         }
@@ -294,6 +299,7 @@ impl<S: Store> Engine<S> {
             None => self.state.start(user)?,
         };
         self.change(Change::Device { user: user.clone(), device: device.clone(), cursor, offset, at: now })?;
+        self.note_begun(user, device)?;
         Ok(true)
     }
 
@@ -333,7 +339,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// The connection reads nothing any more, by its client's doing or not.
-    fn stop_reading(&mut self, user: &UserId, id: ConnectionId, by_client: bool) -> Result<(), StoreError> {
+    pub(crate) fn stop_reading(&mut self, user: &UserId, id: ConnectionId, by_client: bool) -> Result<(), StoreError> {
         let Some((device, mode)) = self.connections.get_mut(&id).and_then(|connection| connection.reading.take())
         else {
             return Ok(());
@@ -361,8 +367,9 @@ impl<S: Store> Engine<S> {
                 let now = self.now.server_secs;
                 let seen = self.state.user(user)?.devices.get(&device).map(|row| row.active_at);
                 if seen.is_some_and(|at| at + SEEN_SECS <= now) {
-                    self.change(Change::DeviceSeen { user: user.clone(), device, at: now })?;
+                    self.note_seen(user, &device)?;
                 }
+                self.left.note(user, device, self.now.unix_secs);
             }
         }
         self.ended_to_read(user, id);

@@ -19,6 +19,7 @@ use crate::change::{self, Change, Message, Revoked, Webhook};
 use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::contacts;
+use crate::devices;
 use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
 use crate::media::{self, rules::Question};
@@ -91,6 +92,8 @@ pub enum Request {
     Blocks(blocks::Ask),
     /// Asks about presence and privacy. [`Reply::Presence`].
     Presence(presence::ask::Ask),
+    /// Asks about devices. [`Reply::Devices`].
+    Devices(devices::Ask),
     /// Asks about statuses. [`Reply::Status`].
     Status(status::ask::Ask),
 }
@@ -110,6 +113,8 @@ pub enum Reply {
     Blocks(blocks::Told),
     /// To [`Request::Presence`].
     Presence(presence::ask::Told),
+    /// To [`Request::Devices`].
+    Devices(devices::Told),
     /// To [`Request::Status`].
     Status(status::ask::Told),
     /// Nothing was done.
@@ -164,6 +169,8 @@ pub enum CommitError {
 pub(crate) struct Connection {
     pub(crate) user: UserId,
     pub(crate) client_id: Arc<str>,
+    /// The device that its token is bound to.
+    pub(crate) bound: Option<DeviceId>,
     pub(crate) dialect: Dialect,
     pub(crate) receive_maximum: u16,
     pub(crate) packet_bytes_max: u32,
@@ -200,6 +207,8 @@ pub struct Engine<S> {
     pub(crate) sweep: crate::expiry::Sweep,
     /// Up to where readers have passed rows for other devices: what the next commit notes.
     pub(crate) passed_over: HashMap<(UserId, DeviceId), (Seq, u64)>,
+    /// When devices lost their readers, in this run.
+    pub(crate) left: devices::Left,
     /// Acknowledgements that go on in the next batch.
     pub(crate) long_acks: VecDeque<LongAck>,
     /// Files that went with their statuses and whose bytes are still there.
@@ -241,6 +250,7 @@ impl<S: Store> Engine<S> {
             stuck: StuckEntries::default(),
             sweep: crate::expiry::Sweep::default(),
             passed_over: HashMap::new(),
+            left: devices::Left::default(),
             long_acks: VecDeque::new(),
             ended_files: VecDeque::new(),
             presence: Presence::default(),
@@ -335,6 +345,7 @@ impl<S: Store> Engine<S> {
             | Request::Contacts(_)
             | Request::Blocks(_)
             | Request::Presence(_)
+            | Request::Devices(_)
             | Request::Account(_) => Ok(false),
         }
     }

@@ -70,6 +70,7 @@ impl<S: Store> Engine<S> {
             Request::Contacts(ask) => Reply::Contacts(self.contacts_question(ask)?),
             Request::Blocks(ask) => Reply::Blocks(self.blocks_question(ask)?),
             Request::Presence(ask) => Reply::Presence(self.presence_question(ask)?),
+            Request::Devices(ask) => Reply::Devices(self.devices_question(ask)?),
             Request::Status(ask) => Reply::Status(self.status_question(ask)?),
             Request::Media(question) => Reply::Media(self.media_question(question)?),
             other => Reply::Changed(self.handle_request(other)?),
@@ -145,7 +146,7 @@ impl<S: Store> Engine<S> {
     /// The first of what `device` has not acknowledged.
     pub(crate) fn page_for(&mut self, user: &UserId, device: &DeviceId, limit: usize) -> Result<Page, StoreError> {
         let known = self.state.user(user)?;
-        let row = known.devices.get(device).copied().unwrap_or_default();
+        let row = known.devices.get(device).cloned().unwrap_or_default();
         let newest = known.last_seq;
         let (mut at, mut prev) = (row.position(), row.cursor);
         let mut page = Page { next: row.cursor, newest, ..Page::default() };
@@ -279,6 +280,7 @@ impl Request {
             | Self::Contacts(_)
             | Self::Blocks(_)
             | Self::Presence(_)
+            | Self::Devices(_)
             | Self::Account(_) => None,
         }
     }

@@ -24,6 +24,7 @@ pub mod chat_key;
 pub mod config;
 mod connection;
 pub mod contacts;
+pub mod devices;
 pub mod engine;
 pub mod expiry;
 pub mod hidden;

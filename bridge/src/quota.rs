@@ -129,7 +129,7 @@ impl<S: Store> Engine<S> {
         }
         let Some(newest) = known.most_current().map(|(_, row)| row.position()) else { return Ok(()) };
         let lagging = known.devices.iter().find(|(_, row)| row.position() < newest && known.lag(row).reaches(lag_max));
-        let Some((device, row)) = lagging.map(|(device, row)| (device.clone(), *row)) else { return Ok(()) };
+        let Some((device, row)) = lagging.map(|(device, row)| (device.clone(), row.clone())) else { return Ok(()) };
         self.skip(user, &device, row.position(), newest)
     }
 
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     fn device(cursor: Seq, skipped: Seq, offset: u64) -> DeviceRow {
-        DeviceRow { cursor, skipped, offset, active_at: 0 }
+        DeviceRow { cursor, skipped, offset, ..DeviceRow::default() }
     }
 
     #[test]

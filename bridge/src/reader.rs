@@ -31,6 +31,8 @@ pub struct Reader {
     pub prev: Seq,
     /// An entry that the client did not survive again and again: it goes out as a stub.
     pub stub_at: Option<Seq>,
+    /// Since which Unix second.
+    pub since: u64,
     /// Its session may have been sent entries before: those go out as sent again [MQTT-3.3.1-1].
     pub is_resumed: bool,
     in_flight: VecDeque<InFlight>,
@@ -83,6 +85,7 @@ impl Reader {
             next: cursor + 1,
             prev: cursor,
             stub_at: None,
+            since: 0,
             in_flight: VecDeque::new(),
             bytes: 0,
         }

@@ -479,6 +479,7 @@ mod tests {
             receive_maximum: 100,
             packet_bytes_max: u32::MAX,
             device: None,
+            issued_at: 0,
         };
         up(looping, user, Up::Open(connection, opening));
         let device = DeviceId::parse("phone").unwrap();

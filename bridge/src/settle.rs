@@ -110,7 +110,9 @@ impl<'a> Touched<'a> {
             Change::User { user } => {
                 self.users.insert(user);
             }
-            Change::Device { user, device, .. } | Change::DeviceSeen { user, device, .. } => {
+            Change::Device { user, device, .. }
+            | Change::DeviceSeen { user, device, .. }
+            | Change::DeviceInfo { user, device, .. } => {
                 self.devices.insert((user, device));
             }
             Change::DeviceGone { user, device, cursor } => {
@@ -320,7 +322,7 @@ impl<S: Store> State<S> {
             settlement.users.push(((*id).clone(), row));
         }
         for (id, device) in touched.devices.iter().filter(|_| !planted::has(Bug::SettlingForgetsDevice)) {
-            let row = self.user(id)?.devices.get(*device).copied();
+            let row = self.user(id)?.devices.get(*device).cloned();
             settlement.devices.push(((*id).clone(), (*device).clone(), row));
         }
         for key in &touched.chats {

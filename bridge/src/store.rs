@@ -107,7 +107,7 @@ pub struct UserRow {
 }
 
 /// What a device is in the tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeviceRow {
     /// Everything up to here is acknowledged.
     pub cursor: Seq,
@@ -117,6 +117,12 @@ pub struct DeviceRow {
     pub offset: u64,
     /// Server second of the last time a reader came.
     pub active_at: u64,
+    /// Unix second in which it began; 0: before that was kept.
+    pub linked_at: u64,
+    /// Unix second in which it was there, to the hour; 0: before that was kept.
+    pub seen_at: u64,
+    /// What its user calls it.
+    pub label: Option<Arc<str>>,
 }
 
 impl DeviceRow {

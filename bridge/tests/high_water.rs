@@ -64,6 +64,7 @@ impl World {
             receive_maximum: 100,
             packet_bytes_max: u32::MAX,
             device: None,
+            issued_at: 0,
         };
         self.up(name, Up::Open(connection, opening));
         let got = self.up(name, Up::Attach { connection, request: 1, device: phone(), mode: Mode::Device });

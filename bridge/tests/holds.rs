@@ -70,6 +70,7 @@ impl Server {
             receive_maximum: 100,
             packet_bytes_max: u32::MAX,
             device: None,
+            issued_at: 0,
         };
         self.up(n, Up::Open(connection(n), opening));
     }

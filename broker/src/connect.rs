@@ -120,6 +120,7 @@ pub(crate) fn decide(
             receive_maximum: asked.receive_maximum,
             packet_bytes_max: asked.packet_bytes_max,
             device: grant.device.clone(),
+            issued_at: grant.issued_at,
         },
         grant,
         will,

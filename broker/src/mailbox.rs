@@ -108,6 +108,8 @@ impl Mailbox {
         let mut inner = self.lock();
         if end == End::REVOKED {
             inner.end = Some(end);
+            // What its client has no right to any more does not go out to it.
+            inner.cut(end);
         }
         inner.end.get_or_insert(end);
         wake(inner);

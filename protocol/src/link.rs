@@ -52,6 +52,8 @@ pub struct Opening {
     pub packet_bytes_max: u32,
     /// The device that the token is bound to, if it is: a stored subscription of another device is not resumed.
     pub device: Option<DeviceId>,
+    /// When the token was issued, in Unix seconds: one that a device had before it was unlinked opens nothing, also when it was on its way.
+    pub issued_at: u64,
 }
 
 /// How a reader takes an inbox.
@@ -305,6 +307,7 @@ impl Up {
                 w.0.put_u16(opening.receive_maximum);
                 w.0.put_u32(opening.packet_bytes_max);
                 w.text(opening.device.as_ref().map_or("", DeviceId::as_str));
+                w.0.put_u64(opening.issued_at);
             }
             Self::Close { connection, expiry_secs, by_server } => {
                 w.head(tag::CLOSE, *connection);
@@ -372,6 +375,7 @@ impl Up {
                     receive_maximum: r.u16()?,
                     packet_bytes_max: r.u32()?,
                     device: r.device_or_none()?,
+                    issued_at: r.u64()?,
                 },
             ),
             tag::CLOSE => {

@@ -24,6 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::brake::Brake;
+use crate::codes::Codes;
 use crate::config::{Accounts as Settings, Registration};
 use crate::desk::{Desk, unix_secs};
 use crate::http::DoorBrake;
@@ -37,10 +38,11 @@ const BRAKE_SECS: u64 = 60;
 
 /// What the routes share.
 pub(crate) struct Accounts {
-    desk: Arc<Desk>,
+    pub(super) desk: Arc<Desk>,
+    pub(super) codes: Codes,
     settings: Settings,
     addresses: Arc<Addresses>,
-    failures_of_address: DoorBrake,
+    pub(super) failures_of_address: DoorBrake,
     failures_of_user: Brake<UserId>,
     registrations: Brake<IpAddr>,
     renewals: Brake<UserId>,
@@ -49,9 +51,10 @@ pub(crate) struct Accounts {
 type Shared = Arc<Accounts>;
 
 impl Accounts {
-    pub(crate) fn new(desk: Arc<Desk>, settings: &Settings, addresses: Arc<Addresses>) -> Shared {
+    pub(crate) fn new(desk: Arc<Desk>, settings: &Settings, addresses: Arc<Addresses>, codes: Codes) -> Shared {
         Arc::new(Self {
             desk,
+            codes,
             failures_of_address: DoorBrake(Arc::clone(&addresses)),
             failures_of_user: Brake::new(Rate::per_minute(settings.login_failures_per_min)),
             registrations: Brake::new(Rate::per_minute(settings.registrations_per_min)),
@@ -101,7 +104,13 @@ impl Accounts {
         self.desk.tokens.issue_at(user, device, unix_secs())
     }
 
-    fn token(&self, user: &UserId, device: Option<&DeviceId>, scope: Option<&str>, now: u64) -> Result<Token, Problem> {
+    pub(super) fn token(
+        &self,
+        user: &UserId,
+        device: Option<&DeviceId>,
+        scope: Option<&str>,
+        now: u64,
+    ) -> Result<Token, Problem> {
         let ttl = Duration::from_secs(self.settings.token_ttl_s);
         let token = issue_for(&self.desk.key.signing, user, device, scope, ttl, now).map_err(|error| {
             tracing::error!(%error, "a token was not signed");
@@ -111,7 +120,7 @@ impl Accounts {
     }
 
     /// Renewals, logouts and other passwords leave rows behind, and some take a second of the clock: so many a minute.
-    fn may_renew(&self, user: &UserId) -> Result<(), Problem> {
+    pub(super) fn may_renew(&self, user: &UserId) -> Result<(), Problem> {
         let now = Instant::now();
         if !self.renewals.may(user, now) {
             return Err(too_many("expected fewer renewals and logouts of this user"));
@@ -121,7 +130,7 @@ impl Accounts {
     }
 }
 
-fn too_many(expected: &str) -> Problem {
+pub(super) fn too_many(expected: &str) -> Problem {
     let detail = format!("{expected}; wait a minute and try again");
     Problem::new(StatusCode::TOO_MANY_REQUESTS, Kind::Quota, detail).retry_after(BRAKE_SECS)
 }
@@ -141,7 +150,7 @@ impl From<Busy> for Problem {
 
 /// A token, in Natter's words and in those of the on-premises API.
 #[derive(Debug, Serialize, ToSchema)]
-struct Token {
+pub(super) struct Token {
     /// Whose it is.
     user: String,
     /// The token, for `Authorization: Bearer` and as an MQTT password.
@@ -153,7 +162,7 @@ struct Token {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct OnPremisesToken {
+pub(super) struct OnPremisesToken {
     token: String,
     /// ISO 8601.
     expires_after: String,
@@ -253,10 +262,10 @@ struct Success {
 
 const SUCCESS: Json<Success> = Json(Success { success: true });
 
-type Body = Whole<BODY_BYTES_MAX>;
+pub(super) type Body = Whole<BODY_BYTES_MAX>;
 
 /// A body as JSON. Its words say what was expected and never what came: it may be a password.
-fn parse<T: DeserializeOwned>(Whole(body): Body, expected: &str) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(Whole(body): Body, expected: &str) -> Result<T, Problem> {
     serde_json::from_slice(&body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let detail = format!("body: expected {expected}, got something else at line {line}, column {column}");
@@ -268,7 +277,7 @@ fn user_of(name: &str) -> Result<UserId, Problem> {
     UserId::parse_recipient(name).map_err(|error| Problem::of(Kind::InvalidValue, format!("user: {error}")))
 }
 
-fn device_of(name: Option<&str>) -> Result<Option<DeviceId>, Problem> {
+pub(super) fn device_of(name: Option<&str>) -> Result<Option<DeviceId>, Problem> {
     let parse =
         |name| DeviceId::parse(name).map_err(|error| Problem::of(Kind::InvalidValue, format!("device: {error}")));
     name.map(parse).transpose()

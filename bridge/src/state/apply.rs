@@ -22,7 +22,7 @@ impl<S: Store> State<S> {
         match change {
             Change::User { user } => self.user(user)?.known = true,
             Change::Device { user, device, cursor, offset, at } => {
-                let row = DeviceRow { cursor: *cursor, skipped: 0, offset: *offset, active_at: *at };
+                let row = DeviceRow { cursor: *cursor, offset: *offset, active_at: *at, ..DeviceRow::default() };
                 self.user(user)?.devices.insert(device.clone(), row);
             }
             Change::DeviceGone { user, device, cursor } => {
@@ -33,6 +33,13 @@ impl<S: Store> State<S> {
             Change::DeviceSeen { user, device, at } => {
                 if let Some(row) = self.user(user)?.devices.get_mut(device) {
                     row.active_at = row.active_at.max(*at);
+                }
+            }
+            Change::DeviceInfo { user, device, linked_at, seen_at, label } => {
+                if let Some(row) = self.user(user)?.devices.get_mut(device) {
+                    row.linked_at = *linked_at;
+                    row.seen_at = row.seen_at.max(*seen_at);
+                    row.label = label.clone();
                 }
             }
             Change::Message { message, hash, at, grant, places } => {
@@ -257,6 +264,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Device { user, .. }
         | Change::DeviceGone { user, .. }
         | Change::DeviceSeen { user, .. }
+        | Change::DeviceInfo { user, .. }
         | Change::Notice { user, .. }
         | Change::Merged { user, .. }
         | Change::Cursor { user, .. }

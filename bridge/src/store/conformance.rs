@@ -166,16 +166,24 @@ fn journal_rows_have_numbers_that_are_never_used_again(fixture: &mut impl Fixtur
 fn a_settlement_is_what_is_read_afterwards(fixture: &mut impl Fixture) {
     let (alice, phone) = (user("alice"), device("phone"));
     let session = Session { device: Some(phone.clone()), expiry_secs: 60, gone_at: Some(9), held: vec![1, 65_535] };
+    let row = DeviceRow {
+        cursor: 3,
+        skipped: 4,
+        offset: 500,
+        active_at: 2,
+        linked_at: 1_764_000_000,
+        seen_at: 1_764_000_009,
+        label: Some("Work".into()),
+    };
     let member = MemberRow { joined_n: 1, left_n: Some(9), delivered_n: 4, read_n: 3 };
     settle(
         fixture.store(),
         Settlement {
             users: vec![(alice.clone(), UserRow { last_seq: 7, settled_seq: 5, last_offset: 900 })],
-            devices: vec![(
-                alice.clone(),
-                phone.clone(),
-                Some(DeviceRow { cursor: 3, skipped: 4, offset: 500, active_at: 2 }),
-            )],
+            devices: vec![
+                (alice.clone(), device("desk"), Some(DeviceRow { label: None, ..row.clone() })),
+                (alice.clone(), phone.clone(), Some(row.clone())),
+            ],
             chats: vec![(chat(), 12)],
             members: vec![(chat(), user("bob"), member)],
             sessions: vec![(alice.clone(), "c".into(), Some(session.clone()))],
@@ -193,7 +201,7 @@ fn a_settlement_is_what_is_read_afterwards(fixture: &mut impl Fixture) {
     assert_eq!(store.user(&user("nobody")).unwrap(), None);
     assert_eq!(
         store.devices(&alice).unwrap(),
-        [(phone.clone(), DeviceRow { cursor: 3, skipped: 4, offset: 500, active_at: 2 })]
+        [(device("desk"), DeviceRow { label: None, ..row.clone() }), (phone.clone(), row)]
     );
     assert_eq!(store.chat(&chat()).unwrap(), Some(12));
     assert_eq!(store.members(&chat()).unwrap(), [(user("bob"), member)]);
@@ -203,7 +211,7 @@ fn a_settlement_is_what_is_read_afterwards(fixture: &mut impl Fixture) {
     settle(
         store,
         Settlement {
-            devices: vec![(alice.clone(), phone, None)],
+            devices: vec![(alice.clone(), phone, None), (alice.clone(), device("desk"), None)],
             sessions: vec![(alice.clone(), "c".into(), None)],
             ..Settlement::default()
         },

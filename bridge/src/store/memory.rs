@@ -125,7 +125,7 @@ impl Store for Memory {
         for (user, device, row) in &settlement.devices {
             let key = (user.clone(), device.clone());
             match row {
-                Some(row) => self.devices.insert(key, *row),
+                Some(row) => self.devices.insert(key, row.clone()),
                 None => self.devices.remove(&key),
             };
         }
@@ -248,7 +248,7 @@ impl Store for Memory {
 
     fn devices(&mut self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
         let all = self.devices.iter().filter(|((owner, _), _)| owner == user);
-        Ok(all.map(|((_, device), row)| (device.clone(), *row)).collect())
+        Ok(all.map(|((_, device), row)| (device.clone(), row.clone())).collect())
     }
 
     fn inbox(&mut self, user: &UserId, after: Seq, limit: usize) -> Result<Vec<(Seq, Row)>, StoreError> {

@@ -339,7 +339,8 @@ impl Store for Sqlite {
 
     fn devices(&mut self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT device, cursor, active_at, skipped, offset FROM devices WHERE user = ?1 ORDER BY device",
+            "SELECT device, cursor, active_at, skipped, offset, linked_at, seen_at, label
+             FROM devices WHERE user = ?1 ORDER BY device",
         )?;
         let rows = statement.query_map([user.as_str()], |row| {
             Ok((
@@ -349,6 +350,9 @@ impl Store for Sqlite {
                     active_at: unsigned(row, 2)?,
                     skipped: unsigned(row, 3)?,
                     offset: unsigned(row, 4)?,
+                    linked_at: unsigned(row, 5)?,
+                    seen_at: unsigned(row, 6)?,
+                    label: row.get::<_, Option<String>>(7)?.map(Arc::from),
                 },
             ))
         })?;
@@ -785,13 +789,20 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
     for (user, device, row) in &settlement.devices {
         match row {
             Some(row) => {
-                t.prepare_cached("INSERT OR REPLACE INTO devices VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+                t.prepare_cached(
+                    "INSERT OR REPLACE INTO devices (user, device, cursor, active_at, skipped, offset, linked_at, seen_at, label)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                )?
+                .execute(params![
                     user.as_str(),
                     device.as_str(),
                     number(row.cursor),
                     number(row.active_at),
                     number(row.skipped),
-                    number(row.offset)
+                    number(row.offset),
+                    number(row.linked_at),
+                    number(row.seen_at),
+                    row.label.as_deref()
                 ])?
             }
             None => t

@@ -415,5 +415,6 @@ fn opening(client_id: &str, clean_start: bool, expiry_secs: u32) -> Opening {
         receive_maximum: 100,
         packet_bytes_max: u32::MAX,
         device: None,
+        issued_at: 0,
     }
 }

@@ -74,7 +74,7 @@ impl Subjects {
         for id in &self.users {
             let user = state.user(id)?;
             out.push(Fact::User(id.clone(), user.known, user.last_seq));
-            out.extend(user.devices.iter().map(|(device, row)| Fact::Device(id.clone(), device.clone(), *row)));
+            out.extend(user.devices.iter().map(|(device, row)| Fact::Device(id.clone(), device.clone(), row.clone())));
             let sessions = state.sessions(id)?.into_iter();
             out.extend(sessions.map(|(client_id, session)| Fact::Session(id.clone(), client_id, session)));
             let rows = state.page(id, 0, ALL)?;

@@ -160,6 +160,7 @@ pub fn opening(client_id: &str) -> Opening {
         receive_maximum: 100,
         packet_bytes_max: u32::MAX,
         device: None,
+        issued_at: 0,
     }
 }
 

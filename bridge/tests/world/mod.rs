@@ -153,6 +153,7 @@ impl World {
             receive_maximum: 100,
             packet_bytes_max,
             device: None,
+            issued_at: 0,
         };
         self.up(name, Up::Open(connection, opening));
         connection
@@ -187,6 +188,15 @@ impl World {
         let Self { engine, is_full, now, limits, last_connection, .. } = self;
         let engine = Engine::recover(engine.into_store(), limits.clone(), Arc::new(Counters::default())).unwrap();
         Self { engine, is_full, window: Window::default(), now, limits, last_connection }
+    }
+
+    /// The process dies and starts again; how many rows of an inbox the tables hold meanwhile.
+    pub(crate) fn crash_and_count(self, name: &str) -> (Self, usize) {
+        let Self { engine, is_full, now, limits, last_connection, .. } = self;
+        let mut store = engine.into_store();
+        let rows = store.inbox(&user(name), 0, 1000).unwrap().len();
+        let engine = Engine::recover(store, limits.clone(), Arc::new(Counters::default())).unwrap();
+        (Self { engine, is_full, window: Window::default(), now, limits, last_connection }, rows)
     }
 
     pub(crate) fn settle_everything(&mut self) {

@@ -31,6 +31,7 @@ fn accepted(version: Version, expiry_secs: u32) -> Accepted {
             receive_maximum: 10,
             packet_bytes_max: u32::MAX,
             device: None,
+            issued_at: 0,
         },
         will: Some(Will { device: device(), payload: Bytes::from_static(b"{}"), delay_secs: 0 }),
         expiry_secs_max: 100,

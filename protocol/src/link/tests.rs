@@ -25,6 +25,7 @@ fn every_frame_up_reads_back() {
                 receive_maximum: 20,
                 packet_bytes_max: 1 << 20,
                 device: None,
+                issued_at: 0,
             },
         ),
         Up::Close { connection, expiry_secs: Some(9), by_server: true },
