@@ -54,6 +54,7 @@ impl World {
                 receive_maximum: 128,
                 packet_bytes_max: 128 * 1024,
                 device: None,
+                issued_at: 0,
             };
             let attach = Up::Attach { connection, request: 1, device: phone(), mode: Mode::Device };
             world.batch(vec![(user.clone(), Up::Open(connection, opening).encode()), (user, attach.encode())]);
