@@ -1,11 +1,5 @@
 //! The examples of the SDK do what they say, as programs of their own against a real server.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    clippy::unwrap_used,
-    reason = "a test ends that way"
-)]
+#![expect(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test ends that way")]
 
 mod common;
 

@@ -3,7 +3,7 @@
 //!
 //! A message of a blocked sender takes its number and his other devices' places, none in the inbox of who blocks him, and is *hidden* from
 //! that member of the chat ([`crate::hidden`]). So is what lay undelivered at the block: those rows say nothing from then on
-//! ([`State::is_silent`]). Both fail when they would if nobody took them ([`crate::unheard`]).
+//! ([`State::is_silent`]). Both fail when they would if nobody took them (`unheard`).
 //!
 //! As long as the block stands, who is blocked is told nothing that the other does: a read mark then makes no receipt for him, of messages
 //! from before the block neither, and none later. (WhatsApp sends no read receipts to whom one has blocked either.) What he does himself

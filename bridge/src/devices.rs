@@ -2,7 +2,7 @@
 //!
 //! Cut off is cut off with the commit. In one batch the device's tokens are revoked, its inbox position goes (what only it waited for goes
 //! with it) and its stored sessions; from that batch on nothing is taken in of its connections and nothing is sent to them. A connection
-//! whose token is older, and which is still on its way here, is turned away when it arrives ([`Engine::is_unlinked`]). So nothing depends on how fast the door
+//! whose token is older, and which is still on its way here, is turned away when it arrives (`Engine::is_unlinked`). So nothing depends on how fast the door
 //! closes sockets.
 
 use std::collections::HashMap;
