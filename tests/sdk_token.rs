@@ -1,5 +1,5 @@
 //! Tokens of the SDK that end while the client runs: another one is asked for, and nothing is lost.
-#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends that way")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends that way")]
 
 mod common;
 
@@ -25,8 +25,7 @@ fn provider(
 
 async fn until(client: &Client, what: impl FnMut(&ConnectionState) -> bool) -> ConnectionState {
     let mut state = client.state();
-    let reached = timeout(patience(), state.wait_for(what)).await.expect("in time").expect("a client").clone();
-    reached
+    timeout(patience(), state.wait_for(what)).await.expect("in time").expect("a client").clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
