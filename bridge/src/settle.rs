@@ -5,21 +5,29 @@
 //!
 //! What cursors passed is purged from the tables by the same slices, so many rows a slice. Ranges that wait are not stored: after a
 //! crash they are found again, since an inbox whose oldest row is dead is one that was being purged ([`State::user`]).
+//!
+//! A journal row with more places than a slice takes, as a status for thousands makes one, is settled a part of its places at a time, in order.
+//! It stays in the journal until its last slice, which writes everything else of it: replayed over tables that have some of its places, it
+//! gives none of them again, since an inbox knows up to where it is settled.
+
+mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use natter_protocol::planted::{self, Bug};
-use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
+use natter_protocol::{MediaId, Seq, UserId};
 
+use self::touched::{Touched, places_of};
 use crate::change::{Change, Item};
-use crate::chat_key::ChatKey;
 use crate::media::row::MediaGrant;
-use crate::privacy::Aspect;
 use crate::state::{State, granted};
 use crate::store::{Settlement, Store, StoreError};
 
 /// Most changes of a slice, unless one journal row alone holds more: what keeps the loop waiting for a few milliseconds at most.
 pub(crate) const SLICE_CHANGES_MAX: usize = 192;
+/// Places of one journal row that a slice takes: more than an ordinary batch has, and a few milliseconds of work.
+pub(crate) const SLICE_PLACES_MAX: usize = 512;
 /// Inbox rows that a slice looks at to purge them; the rest waits for the next slice.
 pub(crate) const PURGE_ROWS_MAX: usize = 2 * SLICE_CHANGES_MAX;
 
@@ -80,116 +88,6 @@ fn weight(change: &Change) -> usize {
     }
 }
 
-#[derive(Default)]
-struct Touched<'a> {
-    users: BTreeSet<&'a UserId>,
-    devices: BTreeSet<(&'a UserId, &'a DeviceId)>,
-    chats: BTreeSet<&'a ChatKey>,
-    members: BTreeSet<(&'a ChatKey, &'a UserId)>,
-    rows: BTreeSet<(&'a UserId, Seq)>,
-    sessions: BTreeSet<(&'a UserId, &'a str)>,
-    accounts: BTreeSet<&'a UserId>,
-    webhooks: BTreeSet<(&'a UserId, &'a DeviceId)>,
-    media: BTreeSet<&'a MediaId>,
-    contacts: BTreeSet<(&'a UserId, &'a UserId)>,
-    statuses: BTreeSet<(&'a ChatKey, N)>,
-    blocks: BTreeSet<(&'a UserId, &'a UserId)>,
-    hidden: BTreeSet<(&'a ChatKey, &'a UserId)>,
-    last_seen: BTreeSet<&'a UserId>,
-    privacy: BTreeSet<(&'a UserId, Aspect)>,
-    unheard: BTreeSet<(&'a ChatKey, &'a UserId)>,
-    accepted: Vec<(&'a MessageId, &'a UserId)>,
-    /// Inbox ranges that a cursor passed.
-    passed: Vec<(&'a UserId, Seq, Seq)>,
-    dropped: BTreeMap<&'a UserId, Seq>,
-}
-
-impl<'a> Touched<'a> {
-    fn add(&mut self, change: &'a Change) {
-        match change {
-            Change::User { user } => {
-                self.users.insert(user);
-            }
-            Change::Device { user, device, .. }
-            | Change::DeviceSeen { user, device, .. }
-            | Change::DeviceInfo { user, device, .. } => {
-                self.devices.insert((user, device));
-            }
-            Change::DeviceGone { user, device, cursor } => {
-                self.devices.insert((user, device));
-                self.passed.push((user, *cursor, Seq::MAX >> 1));
-            }
-            Change::Message { message, places, .. } => {
-                self.chats.insert(&message.chat);
-                self.accepted.push((&message.id, &message.from));
-                if message.chat.is_status() {
-                    self.statuses.insert((&message.chat, message.n));
-                }
-                for place in places {
-                    self.users.insert(&place.user);
-                    self.rows.insert((&place.user, place.seq));
-                }
-            }
-            Change::Notice { user, seq, .. } => {
-                self.users.insert(user);
-                self.rows.insert((user, *seq));
-            }
-            // The receipt it speaks of was settled with its own row, or is still to come with it.
-            Change::Merged { .. } => {}
-            Change::Cursor { user, device, from, upto, .. } | Change::Skipped { user, device, from, upto, .. } => {
-                self.devices.insert((user, device));
-                self.passed.push((user, *from, *upto));
-            }
-            Change::Mark { chat, member, .. } => {
-                self.chats.insert(chat);
-                self.members.insert((chat, member));
-            }
-            Change::Dropped { user, upto, .. } => {
-                let dropped = self.dropped.entry(user).or_default();
-                *dropped = (*dropped).max(*upto);
-            }
-            Change::Session { user, client_id, .. } | Change::SessionGone { user, client_id } => {
-                self.sessions.insert((user, client_id));
-            }
-            Change::Password { user, .. } | Change::Disabled { user, .. } => {
-                self.accounts.insert(user);
-            }
-            Change::Webhook { user, device, .. } => {
-                self.webhooks.insert((user, device));
-            }
-            Change::Media(file) => {
-                self.media.insert(&file.id);
-            }
-            Change::MediaKept { id, .. } | Change::MediaGone { id, .. } => {
-                self.media.insert(id);
-            }
-            Change::Contact { user, contact, .. } => {
-                self.contacts.insert((user, contact));
-            }
-            Change::Block { user, other, .. } => {
-                self.blocks.insert((user, other));
-            }
-            Change::Hidden { chat, member, .. } => {
-                self.chats.insert(chat);
-                self.hidden.insert((chat, member));
-            }
-            Change::LastSeen { user, .. } => {
-                self.last_seen.insert(user);
-            }
-            Change::Privacy { user, aspect, .. } => {
-                self.privacy.insert((user, *aspect));
-            }
-            Change::Unheard { chat, member, .. } => {
-                self.unheard.insert((chat, member));
-            }
-            Change::StatusGone { chat, n, .. } => {
-                self.statuses.insert((chat, *n));
-            }
-            Change::Kept { .. } | Change::Revoked(_) => {}
-        }
-    }
-}
-
 impl<S: Store> State<S> {
     /// Settles the oldest journal rows, at most `rows_max` of them and about `SLICE_CHANGES_MAX` changes, and purges at most
     /// `PURGE_ROWS_MAX` inbox rows; `false`: there was nothing to do.
@@ -211,17 +109,29 @@ impl<S: Store> State<S> {
         if rows == 0 && self.purge.is_empty() {
             return Ok(false);
         }
+        let part = if rows > 0 { self.part() } else { None };
         let slice: Vec<(u64, Vec<Change>)> = self.journal.drain(..rows).collect();
-        let upto = slice.last().map_or(self.settled_no, |(no, _)| *no);
+        let upto = match (&part, slice.last()) {
+            (None, Some((no, _))) => *no,
+            _ => self.settled_no,
+        };
         let mut purged = Vec::new();
-        let result = self.settlement(&slice, server_secs, upto, &mut purged).and_then(|settlement| {
+        let result = self.settlement(&slice, part.as_ref(), server_secs, upto, &mut purged).and_then(|settlement| {
             self.store.settle(log, &settlement)?;
             Ok(settlement)
         });
         match result {
             Ok(settlement) => {
-                self.settled_no = upto;
-                self.settled(&slice, &settlement)?;
+                if let Some(part) = part {
+                    self.settled_places = part.end;
+                    self.settled(&[], &settlement)?;
+                    self.journal.extend(slice);
+                    self.journal.rotate_right(1);
+                } else {
+                    self.settled_places = 0;
+                    self.settled_no = upto;
+                    self.settled(&slice, &settlement)?;
+                }
                 Ok(true)
             }
             Err(error) => {
@@ -236,16 +146,41 @@ impl<S: Store> State<S> {
         }
     }
 
+    /// The places of the oldest journal row that this slice settles, if the row has more than a slice takes.
+    fn part(&self) -> Option<Range<usize>> {
+        let (_, changes) = self.journal.front()?;
+        let all: usize = changes.iter().map(places_of).sum();
+        let from = self.settled_places;
+        (all - from > SLICE_PLACES_MAX).then(|| from..from + SLICE_PLACES_MAX)
+    }
+
+    /// The rows of a slice, or of a part of the places of its only journal row.
     fn settlement(
         &mut self,
         slice: &[(u64, Vec<Change>)],
+        part: Option<&Range<usize>>,
         server_secs: u64,
         upto: u64,
         purged: &mut Vec<(UserId, Seq, Seq)>,
     ) -> Result<Settlement, StoreError> {
         let mut touched = Touched::default();
         let mut settlement = Settlement { server_secs, upto, ..Settlement::default() };
+        // Places that earlier slices have settled, of the first journal row.
+        let mut behind = self.settled_places;
+        let mut left = part.map_or(usize::MAX, Range::len);
         for change in slice.iter().flat_map(|(_, changes)| changes) {
+            let places = places_of(change);
+            let from = behind.min(places);
+            let upto = places.min(from.saturating_add(left));
+            behind -= from;
+            left -= upto - from;
+            touched.add_places(change, from..upto);
+            if let Change::StatusGone { places, .. } = change {
+                settlement.gone.extend_from_slice(&places[from..upto]);
+            }
+            if part.is_some() {
+                continue;
+            }
             touched.add(change);
             match change {
                 Change::Revoked(revoked) => settlement.revoked.push(revoked.clone()),
@@ -253,7 +188,6 @@ impl<S: Store> State<S> {
                     settlement.messages.push(std::sync::Arc::clone(message));
                     settlement.kept.push((user.clone(), std::sync::Arc::clone(message), *until));
                 }
-                Change::StatusGone { places, .. } => settlement.gone.extend(places.iter().cloned()),
                 Change::Message { message, grant, places, .. } if !message.chat.is_status() => {
                     if let Some(media) = granted(grant.as_deref()) {
                         let users = places.iter().map(|place| place.user.clone());

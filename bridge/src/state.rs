@@ -43,6 +43,8 @@ pub struct State<S> {
     pub(crate) journal: VecDeque<(u64, Vec<Change>)>,
     /// The newest journal row that is settled, of those settled in this run.
     pub(crate) settled_no: u64,
+    /// Places of the oldest of these rows that are settled already; the row goes with the last.
+    pub(crate) settled_places: usize,
     /// What is to be purged from the tables.
     pub(crate) purge: Purge,
     users: HashMap<UserId, User>,
@@ -75,6 +77,7 @@ impl<S: Store> State<S> {
             webhooks: BTreeMap::new(),
             journal: VecDeque::new(),
             settled_no: 0,
+            settled_places: 0,
             purge: Purge::default(),
             users: HashMap::new(),
             chats: HashMap::new(),
@@ -101,6 +104,7 @@ impl<S: Store> State<S> {
     /// As [`State::recover`].
     pub fn reset(&mut self, log: u8) -> Result<(), StoreError> {
         self.journal.clear();
+        self.settled_places = 0;
         self.purge.clear();
         self.users.clear();
         self.chats.clear();

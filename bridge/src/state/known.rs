@@ -67,7 +67,8 @@ impl User {
     pub(super) fn keep(&mut self, seq: Seq, row: Row) {
         self.last_seq = self.last_seq.max(seq);
         self.last_offset = self.last_offset.max(row.offset);
-        if seq > self.floor() && !self.is_dead(seq, row.only.as_ref(), row.except.as_ref()) {
+        // What is settled is in the tables, if a device waits for it: a journal row is replayed of which a part was.
+        if seq > self.floor().max(self.settled_seq) && !self.is_dead(seq, row.only.as_ref(), row.except.as_ref()) {
             self.rows.insert(seq, row);
         }
     }
