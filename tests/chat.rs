@@ -183,7 +183,11 @@ fn a_device_is_linked_by_the_code_on_the_screen_and_unlinked_there() {
     alice.types("/link\r");
     alice.sees("good once, for another ");
     let shown = alice.shows();
-    let code = shown.split("  good once").next().and_then(|before| before.split_whitespace().last()).expect("a code");
+    let code = shown
+        .split("  good once")
+        .next()
+        .and_then(|before| before.split(['│', ' ', '\n']).next_back())
+        .expect("a code");
     let out = server.data().join("laptop.token");
     let http = format!("http://{}", server.http());
     let link = |code: &str, device: &str| {

@@ -207,6 +207,13 @@ impl Client {
     /// Says whether the app is in front, over reconnects: while it is not, this device does not make its user available to those who watch
     /// him. It is, until something else is said.
     ///
+    /// ```no_run
+    /// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
+    /// client.set_available(false).await?; // the app goes into the background
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Closed`].
     pub async fn set_available(&self, available: bool) -> Result<(), Error> {
