@@ -206,3 +206,15 @@ fn unlinked_is_cut_off_with_the_answer_also_in_the_middle_of_sending() {
     let token = link(&server, &code(&of_bob), "laptop");
     connect(&server, &token, "laptop");
 }
+
+#[test]
+fn who_guesses_at_the_codes_of_one_user_stops_his_linking_and_nobody_elses() {
+    let server = TestServer::with_users(&["alice", "bob"]);
+    let (good, nobody) = (code(&Client::of(&server, "bob")), Client::nobody(&server));
+    let guess = || nobody.post("/v1/devices", &json!({"user": "alice", "code": "ZZZZ-ZZZZ", "device": "x"}));
+    // A minute's worth, and what comes back while they are tried.
+    let stopped = (0..300).map(|_| guess()).find(|answer| answer.status != 401).expect("an end of it");
+    stopped.refused(429, 131_056);
+    assert_eq!(stopped.header("retry-after"), Some("60"));
+    link(&server, &good, "laptop");
+}

@@ -96,3 +96,22 @@ async fn with_the_password_a_linked_device_links_and_unlinks_others() {
     assert_eq!(names, ["phone"]);
     phone.unlink("phone").await.expect("itself");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_refused_is_asked_for_again_once() {
+    let server = TestServer::with_users(&["bob"]);
+    let good = server.token("bob");
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let provider = move || {
+        let first = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+        std::future::ready(Ok::<_, Error>(if first { "no token".to_owned() } else { good.clone() }))
+    };
+    // Nobody is at that port: the client itself hears of no refusal.
+    let builder = Client::builder("mqtt://127.0.0.1:1").http(&http(&server)).user("bob").token_provider(provider);
+    let bob = builder.start().await.expect("a client");
+    assert_eq!(bob.token(None).await.as_deref(), Ok("no token"));
+    assert_eq!(bob.devices().await, Ok(Vec::new()));
+    let fixed = Client::builder("mqtt://127.0.0.1:1").http(&http(&server)).user("bob").token("no token");
+    let denied = fixed.start().await.expect("a client").devices().await;
+    assert!(matches!(denied, Err(DeviceError::Denied(_))), "{denied:?}");
+}
