@@ -214,7 +214,7 @@ fn who_guesses_at_the_codes_of_one_user_stops_his_linking_and_nobody_elses() {
     let guess = || nobody.post("/v1/devices", &json!({"user": "alice", "code": "ZZZZ-ZZZZ", "device": "x"}));
     // A minute's worth, and what comes back while they are tried.
     let stopped = (0..300).map(|_| guess()).find(|answer| answer.status != 401).expect("an end of it");
-    stopped.refused(429, 131_056);
+    stopped.refused(429, 130_429);
     assert_eq!(stopped.header("retry-after"), Some("60"));
     link(&server, &good, "laptop");
 }
