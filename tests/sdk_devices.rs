@@ -1,5 +1,5 @@
 //! Devices of a user by the SDK: a code, a new device with a token of its own, and its end.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test ends that way")]
+#![expect(clippy::expect_used, reason = "a test ends that way")]
 
 mod common;
 
