@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use axum::Json;
@@ -32,6 +32,7 @@ pub(crate) struct Health {
     bridge: OnceLock<Handle>,
     door: OnceLock<Weak<Door>>,
     store: OnceLock<Arc<Watch>>,
+    codes_refused: Arc<AtomicU64>,
     draining: AtomicBool,
 }
 
@@ -62,6 +63,11 @@ impl Health {
     /// The store is being checked.
     pub(crate) fn store_is_checked(&self, watch: Arc<Watch>) {
         let _first = self.store.set(watch);
+    }
+
+    /// Counts the codes of new devices that were refused.
+    pub(crate) fn codes_refused(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.codes_refused)
     }
 
     /// The server stops: send it nobody more.
@@ -145,6 +151,13 @@ impl Collector for Metrics {
                 findings,
             )?;
         }
+        let refused = self.health.codes_refused.load(Ordering::Relaxed);
+        counter(
+            &mut encoder,
+            "natter_link_codes_refused",
+            "Codes of new devices that were wrong, or too many",
+            refused,
+        )?;
         let stats = self.health.bridge.get().map(Handle::stats);
         if let Some(stats) = &stats {
             bridge(&mut encoder, stats)?;
@@ -184,6 +197,8 @@ fn bridge(encoder: &mut DescriptorEncoder, stats: &natter_bridge::Stats) -> fmt:
         ("natter_contacts_removed", "Contacts removed", stats.contacts_removed),
         ("natter_blocks", "Users blocked", stats.blocks),
         ("natter_unblocks", "Users blocked no more", stats.unblocks),
+        ("natter_devices_linked", "Devices linked before they connected", stats.devices_linked),
+        ("natter_devices_unlinked", "Devices cut off by their users", stats.devices_unlinked),
         ("natter_hidden", "Messages of blocked users, accepted and hidden", stats.hidden),
         ("natter_presences", "Presences told to connections that watch", stats.presences),
         (

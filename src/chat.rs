@@ -2,12 +2,14 @@
 //!
 //! - `command.rs` what a line of input means · `edit.rs` the line itself · `model.rs` everything that is shown, and what follows from what
 //!   happens · `text.rs` strangers' words on a terminal · `view.rs` a model on a screen (pure)
+//! - `page.rs` what is shown in place of a chat (pure)
 //! - `history.rs` messages on disk, in the file of the client's store · `run.rs` the terminal, the client, and what is between them
 
 mod command;
 mod edit;
 mod history;
 mod model;
+mod page;
 mod run;
 mod text;
 mod view;

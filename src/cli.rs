@@ -77,6 +77,9 @@ enum Command {
     /// Chat in this terminal
     #[cfg(feature = "chat")]
     Chat(crate::chat::Options),
+    /// Make this machine a device of a user, by a code that another device of his shows
+    #[cfg(feature = "chat")]
+    Link(crate::link::Options),
     /// Say whether the store is whole
     Check(check::Options),
     /// Make a certificate authority and a certificate, for development
@@ -169,6 +172,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         print(&cert::make(options)?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    #[cfg(feature = "chat")]
+    if let Command::Link(options) = &command {
+        crate::link::run(options)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut flags = Flags { data, ..Flags::default() };
     if let Command::Serve(Addresses { mqtt, http, admin }) = &command {
         (flags.mqtt, flags.http, flags.admin) = (*mqtt, *http, *admin);
@@ -211,6 +219,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Config(ConfigCommand::Print) => print(&config.to_toml()?)?,
         // Done above.
         Command::Cert(_) => {}
+        #[cfg(feature = "chat")]
+        Command::Link(_) => {}
         #[cfg(feature = "tools")]
         Command::Torture(_) | Command::Bench(_) => {}
     }

@@ -16,6 +16,8 @@ mod desk;
 mod http;
 mod keys;
 mod limits;
+#[cfg(feature = "chat")]
+mod link;
 mod listener;
 mod password;
 mod serve;

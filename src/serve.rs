@@ -210,7 +210,7 @@ impl Server {
             turn: Arc::default(),
         });
         let brake = Arc::new(DoorBrake(door.addresses()));
-        let own = http::accounts::Accounts::new(Arc::clone(&desk), &config.accounts, door.addresses(), codes()?);
+        let own = http::accounts::Accounts::new(Arc::clone(&desk), &config.accounts, door.addresses(), codes(&health)?);
         let more = http::accounts::add_to(webhook_routes(webhooks.clone()), &own);
         let more = http::devices::add_to(more, &own);
         let posts = webhooks.clone();
@@ -300,10 +300,10 @@ impl Server {
 }
 
 /// One-time codes, none yet.
-fn codes() -> Result<Codes> {
+fn codes(health: &Health) -> Result<Codes> {
     let mut key = [0; 32];
     aws_lc_rs::rand::fill(&mut key).ok().context("the system has no random bytes")?;
-    Ok(Codes::new(&key))
+    Ok(Codes::new(&key, health.codes_refused()))
 }
 
 /// The routes of the webhooks.

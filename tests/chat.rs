@@ -6,6 +6,7 @@ mod common;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -172,6 +173,51 @@ fn what_is_written_while_the_server_is_away_goes_out_once_when_it_is_back() {
     let got = bob.get("/messages?user_id=bob&wait=5").ok();
     assert_eq!(got["messages"].as_array().map(Vec::len), Some(1), "{got}");
     assert_eq!(got["messages"][0]["text"]["body"], "lost?");
+    alice.leaves();
+}
+
+#[test]
+fn a_device_is_linked_by_the_code_on_the_screen_and_unlinked_there() {
+    let server = TestServer::with_users(&["alice", "bob"]);
+    let mut alice = Terminal::of(&server, "alice", "bob");
+    alice.types("/link\r");
+    alice.sees("good once, for another ");
+    let shown = alice.shows();
+    let code = shown
+        .split("  good once")
+        .next()
+        .and_then(|before| before.split(['│', ' ', '\n']).next_back())
+        .expect("a code");
+    let out = server.data().join("laptop.token");
+    let http = format!("http://{}", server.http());
+    let link = |code: &str, device: &str| {
+        let mut natter = common::server::natter();
+        natter.args(["link", code, "--user", "alice", "--server", &http, "--label", "Work", "--device", device]);
+        natter.arg("--out").arg(&out).output().expect("natter link")
+    };
+    let taken = link(code, "terminal");
+    let stderr = String::from_utf8_lossy(&taken.stderr);
+    assert!(taken.status.code() == Some(1) && stderr.contains("--device NAME"), "{stderr}");
+    assert!(!out.exists(), "no token, no file");
+    let linked = link(&code.to_lowercase(), "laptop");
+    assert!(linked.status.success(), "{linked:?}");
+    let token = std::fs::read_to_string(&out).expect("a token");
+    assert!(!String::from_utf8_lossy(&linked.stdout).contains(token.trim()));
+    assert_eq!(std::fs::metadata(&out).expect("a file").permissions().mode() & 0o777, 0o600);
+    let again = link(code, "tablet");
+    let stderr = String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.code() == Some(1) && stderr.contains("File exists"), "what is there stays: {stderr}");
+
+    let of_laptop = common::Client { address: server.http(), token: Some(token.trim().to_owned()) };
+    of_laptop.get("/v1/devices").ok();
+    alice.types("/devices\r");
+    alice.sees("laptop (Work)  last seen just now");
+    assert!(alice.shows().contains("terminal  this one") && !alice.shows().contains(code), "{}", alice.shows());
+    alice.types("/unlink laptop\r");
+    alice.sees("laptop is unlinked");
+    of_laptop.get("/v1/devices").refused(401, 190);
+    alice.types("/unlink laptop\r");
+    alice.sees("there is no such device");
     alice.leaves();
 }
 

@@ -130,6 +130,14 @@ fn every_kind_of_damage_has_its_line() {
             "device carol/phone: its user is not there",
         ),
         ("INSERT INTO devices (user, device, cursor, active_at) VALUES ('bob', '!', 0, 0)", "\"!\": not a name"),
+        (
+            "UPDATE devices SET seen_at = -1 WHERE user = 'bob'",
+            "a device began and was there at a time, and has a short label: bob/phone",
+        ),
+        (
+            "UPDATE devices SET label = printf('%065d', 0) WHERE user = 'bob'",
+            "a device began and was there at a time, and has a short label: bob/phone",
+        ),
         ("INSERT INTO kept VALUES ('bob', 'nowhere', 1, 9)", "a kept message is there: bob nowhere/1"),
         (
             "INSERT INTO accounts VALUES ('carol', NULL, 1)",

@@ -24,7 +24,7 @@ fn code(client: &Client) -> String {
 /// The token of a device that is linked.
 #[track_caller]
 fn link(server: &TestServer, code: &str, device: &str) -> String {
-    let asked = json!({"code": code, "device": device, "label": "Work"});
+    let asked = json!({"user": "bob", "code": code, "device": device, "label": "Work"});
     let answer = Client::nobody(server).post("/v1/devices", &asked);
     assert_eq!(answer.status, 201, "{answer:?}");
     assert_eq!(answer.json()["user"], "bob");
@@ -45,7 +45,7 @@ fn a_device_is_linked_by_a_code_listed_and_gets_what_arrives() {
     let phone_token = server.token_with("bob", &["--device", "phone"]);
     let mut phone = connect(&server, &phone_token, "phone");
     let of_phone = with(&server, &phone_token);
-    let code = code(&of_phone);
+    let code = code(&Client::of(&server, "bob"));
     let token = link(&server, &code.to_lowercase(), "laptop");
     // From the linking on, what arrives waits for it.
     let mut alice = Device::v5(&server, "alice", "phone");
@@ -71,10 +71,24 @@ fn a_device_is_linked_by_a_code_listed_and_gets_what_arrives() {
     assert_eq!(listed(&with(&server, renewed["token"].as_str().unwrap())).len(), 2);
 
     let nobody = Client::nobody(&server);
-    let again = nobody.post("/v1/devices", &json!({"code": code, "device": "tablet"}));
+    let again = nobody.post("/v1/devices", &json!({"user": "bob", "code": code, "device": "tablet"}));
     again.refused(401, 190);
-    let wrong = nobody.post("/v1/devices", &json!({"code": "ZZZZ-ZZZZ", "device": "tablet"}));
-    assert_eq!(again.json(), wrong.json(), "a code that was good tells no more than one that never was");
+    let others = self::code(&Client::of(&server, "alice"));
+    for (user, code) in [("bob", "ZZZZ-ZZZZ"), ("bob", &others), ("nobody", &others)] {
+        let wrong = nobody.post("/v1/devices", &json!({"user": user, "code": code, "device": "tablet"}));
+        assert_eq!(
+            again.json(),
+            wrong.json(),
+            "a code that was good tells no more than one that never was, or another's"
+        );
+    }
+    let admin = Client { address: server.admin(), token: None };
+    let metrics = String::from_utf8(admin.get("/metrics").body).unwrap();
+    for counted in
+        ["natter_devices_linked_total 1", "natter_devices_unlinked_total 0", "natter_link_codes_refused_total 4"]
+    {
+        assert!(metrics.contains(counted), "{counted} is not in\n{metrics}");
+    }
     for line in server.log_so_far() {
         assert!(!line.contains(&code) && !line.contains(&token), "{line}");
     }
@@ -83,11 +97,12 @@ fn a_device_is_linked_by_a_code_listed_and_gets_what_arrives() {
 #[test]
 fn a_code_that_is_good_is_not_used_up_by_a_bad_name_and_ends_with_whoever_asked_for_it() {
     let mut server = TestServer::with_users(&["bob"]);
-    let token = server.token_with("bob", &["--device", "phone"]);
+    let token = server.token("bob");
     let _phone = connect(&server, &token, "phone");
     let (phone, nobody) = (with(&server, &token), Client::nobody(&server));
     let good = code(&phone);
-    let ask = |code: &str, device: &str| nobody.post("/v1/devices", &json!({"code": code, "device": device}));
+    let asked = |code: &str, device: &str| json!({"user": "bob", "code": code, "device": device});
+    let ask = |code: &str, device: &str| nobody.post("/v1/devices", &asked(code, device));
     ask(&good, "phone").refused(409, 1409);
     ask(&good, "http").refused(400, 131_009);
     ask(&good, "no spaces").refused(400, 131_009);
@@ -101,7 +116,38 @@ fn a_code_that_is_good_is_not_used_up_by_a_bad_name_and_ends_with_whoever_asked_
     server.kill9();
     server.restart();
     let nobody = Client::nobody(&server);
-    nobody.post("/v1/devices", &json!({"code": good, "device": "tablet"})).refused(401, 190);
+    nobody.post("/v1/devices", &asked(&good, "tablet")).refused(401, 190);
+}
+
+#[test]
+fn the_token_of_one_device_ends_that_device_and_needs_the_password_for_others() {
+    const PASSWORD: &str = "correct horse battery";
+    let server = TestServer::start_with("[accounts]\nregistration = \"open\"\n");
+    let account = json!({"user": "bob", "password": PASSWORD});
+    let answer = Client::nobody(&server).post("/v1/users", &account);
+    let of_bob = with(&server, answer.json()["token"].as_str().unwrap());
+    let laptop = with(&server, &link(&server, &code(&of_bob), "laptop"));
+    let unlink = |client: &Client, device: &str, body: &Value| {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        client.request("DELETE", &format!("/v1/devices/{device}"), &[], &body)
+    };
+    let (none, wrong, right) = (Value::Null, json!({"password": "another one"}), json!({"password": PASSWORD}));
+
+    laptop.request("POST", "/v1/devices/codes", &[], b"").refused(403, 10);
+    laptop.post("/v1/devices/codes", &wrong).refused(401, 190);
+    let answer = laptop.post("/v1/devices/codes", &right);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let tablet = with(&server, &link(&server, answer.json()["code"].as_str().unwrap(), "tablet"));
+    unlink(&tablet, "laptop", &none).refused(403, 10);
+    unlink(&tablet, "laptop", &wrong).refused(401, 190);
+    unlink(&tablet, "lap%ZZtop", &none).refused(400, 131_009);
+    unlink(&tablet, "%ff", &none).refused(400, 100);
+    assert_eq!(listed(&of_bob).len(), 2, "all of that has ended nothing");
+    assert_eq!(unlink(&tablet, "laptop", &right).status, 204);
+    laptop.get("/v1/devices").refused(401, 190);
+    assert_eq!(unlink(&tablet, "tablet", &none).status, 204, "itself");
+    tablet.get("/v1/devices").refused(401, 190);
+    assert!(listed(&of_bob).is_empty());
 }
 
 #[test]
@@ -159,4 +205,16 @@ fn unlinked_is_cut_off_with_the_answer_also_in_the_middle_of_sending() {
     // The same name begins anew, with a token that is dated behind the end of the others.
     let token = link(&server, &code(&of_bob), "laptop");
     connect(&server, &token, "laptop");
+}
+
+#[test]
+fn who_guesses_at_the_codes_of_one_user_stops_his_linking_and_nobody_elses() {
+    let server = TestServer::with_users(&["alice", "bob"]);
+    let (good, nobody) = (code(&Client::of(&server, "bob")), Client::nobody(&server));
+    let guess = || nobody.post("/v1/devices", &json!({"user": "alice", "code": "ZZZZ-ZZZZ", "device": "x"}));
+    // A minute's worth, and what comes back while they are tried.
+    let stopped = (0..300).map(|_| guess()).find(|answer| answer.status != 401).expect("an end of it");
+    stopped.refused(429, 130_429);
+    assert_eq!(stopped.header("retry-after"), Some("60"));
+    link(&server, &good, "laptop");
 }

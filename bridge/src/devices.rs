@@ -15,10 +15,11 @@ use natter_protocol::{ConnectionId, DeviceId, Seq, UserId};
 
 use crate::change::{Change, Revoked};
 use crate::engine::{Connection, Engine, Reply, Request};
+use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 use crate::{Error, Handle};
 
-/// Most characters of a label; a longer one is refused.
+/// Most characters of a label; a longer one is refused, and one with control characters.
 pub const LABEL_CHARS_MAX: usize = 64;
 /// Devices of which it is remembered to the second when they left, in this run; at this many all are forgotten, and the hour that the
 /// store knows is said.
@@ -125,6 +126,9 @@ impl<S: Store> Engine<S> {
                 format!("device: expected another name than {HTTP_DEVICE} and {WEBHOOK_DEVICE}, got {device}");
             return refused(Kind::InvalidValue, details);
         }
+        if label.as_ref().is_some_and(|label| label.chars().any(char::is_control)) {
+            return refused(Kind::InvalidValue, "label: expected no control characters, got some".to_owned());
+        }
         if let Some(got) = label.as_ref().map(|label| label.chars().count()).filter(|got| *got > LABEL_CHARS_MAX) {
             let details = format!("label: expected at most {LABEL_CHARS_MAX} characters, got {got}");
             return refused(Kind::InvalidValue, details);
@@ -147,6 +151,7 @@ impl<S: Store> Engine<S> {
             let (user, device, label) = (user.clone(), device.clone(), label.map(Arc::from));
             self.change(Change::DeviceInfo { user, device, linked_at: now, seen_at: now, label })?;
         }
+        Counters::add(&self.counters.devices_linked);
         Ok(Told::Done(true))
     }
 
@@ -172,6 +177,7 @@ impl<S: Store> Engine<S> {
         self.swaps.remove(&key);
         self.passed_over.remove(&key);
         self.stuck.passed(user, device, Seq::MAX);
+        Counters::add(&self.counters.devices_unlinked);
         Ok(Told::Done(true))
     }
 

@@ -42,7 +42,7 @@ use tower_service::Service as _;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use caller::{Brake, Caller, token};
-pub use extract::Whole;
+pub use extract::{Names, Whole};
 pub use problem::Problem;
 pub(crate) use whatsapp::must_be_version;
 

@@ -43,6 +43,10 @@ pub struct Stats {
     pub blocks: u64,
     /// Users blocked no more.
     pub unblocks: u64,
+    /// Devices linked before they connected.
+    pub devices_linked: u64,
+    /// Devices cut off by their users.
+    pub devices_unlinked: u64,
     /// Messages of blocked users, accepted and hidden from those who block them.
     pub hidden: u64,
     /// Presences told to connections that watch.
@@ -80,6 +84,8 @@ pub struct Counters {
     pub(crate) contacts_removed: AtomicU64,
     pub(crate) blocks: AtomicU64,
     pub(crate) unblocks: AtomicU64,
+    pub(crate) devices_linked: AtomicU64,
+    pub(crate) devices_unlinked: AtomicU64,
     pub(crate) hidden: AtomicU64,
     pub(crate) presences: AtomicU64,
     pub(crate) hints_dropped: AtomicU64,
@@ -122,6 +128,8 @@ impl Counters {
             contacts_removed: read(&self.contacts_removed),
             blocks: read(&self.blocks),
             unblocks: read(&self.unblocks),
+            devices_linked: read(&self.devices_linked),
+            devices_unlinked: read(&self.devices_unlinked),
             hidden: read(&self.hidden),
             presences: read(&self.presences),
             hints_dropped: read(&self.hints_dropped),

@@ -135,6 +135,7 @@ fn names_labels_and_the_number_of_devices_are_bounded() {
     assert_eq!(refused(&link(&mut world, "http", None)), Kind::InvalidValue);
     assert_eq!(refused(&link(&mut world, "webhook", None)), Kind::InvalidValue);
     assert_eq!(refused(&link(&mut world, "d0", Some(&"x".repeat(LABEL_CHARS_MAX + 1)))), Kind::InvalidValue);
+    assert_eq!(refused(&link(&mut world, "d0", Some("a\u{1b}[2J"))), Kind::InvalidValue);
     for n in 0..10 {
         assert_eq!(link(&mut world, &format!("d{n}"), Some(&"\u{e4}".repeat(LABEL_CHARS_MAX))), Told::Done(true));
     }

@@ -352,7 +352,7 @@ impl Client {
     }
 
     /// How the app wants TLS to be spoken, if it said so.
-    #[cfg(feature = "media")]
+    #[cfg(feature = "http")]
     pub(crate) fn tls(&self) -> Option<Arc<rustls::ClientConfig>> {
         #[cfg(feature = "tls")]
         return self.inner.settings.tls.clone();

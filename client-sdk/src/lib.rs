@@ -35,7 +35,7 @@
 //!
 //! # Features
 //!
-//! `sqlite` (default): durable stores. `tls` (default): `mqtts://`. `media` (default): files over HTTP. `websocket`: `ws://`, and `wss://` with `tls`. They only add.
+//! `sqlite` (default): durable stores. `tls` (default): `mqtts://`. `http` (default): files, and devices that are linked and unlinked, over HTTP. `websocket`: `ws://`, and `wss://` with `tls`. They only add.
 //! The minimum supported Rust version is 1.92.
 
 mod backoff;
@@ -46,11 +46,15 @@ mod connection;
 mod content;
 #[doc(hidden)]
 pub mod core;
+#[cfg(feature = "http")]
+pub mod devices;
 mod driver;
 mod error;
 mod event;
 mod feed;
-#[cfg(feature = "media")]
+#[cfg(feature = "http")]
+mod http;
+#[cfg(feature = "http")]
 pub mod media;
 mod message;
 mod progress;

@@ -1,29 +1,20 @@
 //! Files over HTTP: up from a path or from memory, down to a path, both with progress, both over broken connections.
 //!
 //! - [`Media`] is the handle; [`Upload`] and [`Download`] are what it starts, and are awaited
-//! - `base.rs` where the server is · `retry.rs` whether and when to try again · `progress.rs` how far it is · `problem.rs` what a refusal says (pure)
-//! - `http.rs` a connection and a request over it · `part.rs` the file that is not whole yet · `upload.rs`, `download.rs` the two ways
-//!
-//! The HTTP client is hyper over rustls with the authorities that the system trusts: what an SDK needs of HTTP is four requests to one
-//! server, and hyper and rustls are in every program that uses this crate anyway.
+//! - `retry.rs` whether and when to try again · `progress.rs` how far it is (pure)
+//! - `part.rs` the file that is not whole yet · `upload.rs`, `download.rs` the two ways
 
-mod base;
 mod download;
 mod error;
-mod http;
 mod part;
-mod problem;
 mod progress;
 mod retry;
 mod upload;
 
 use std::fmt;
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use ::http_body_util::BodyExt as _;
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use natter_protocol::MediaId;
@@ -35,10 +26,8 @@ pub use progress::Progress;
 pub use upload::Upload;
 
 use crate::content::MediaObject;
+use crate::http::{self, Base, Fixed, Http, OfClient, Tokens, base};
 use crate::{Client, IncomingMessage};
-use base::Base;
-use http::Http;
-use problem::Problem;
 use retry::Retry;
 
 /// Most bytes of an image, audio, video or sticker: 16 MiB.
@@ -53,8 +42,6 @@ pub const MEDIA_BYTES_MAX: u64 = 16 << 20;
 /// assert_eq!(natter_client::media::DOCUMENT_BYTES_MAX, 100 * 1024 * 1024);
 /// ```
 pub const DOCUMENT_BYTES_MAX: u64 = 100 << 20;
-/// Most bytes of an answer that is no file.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// What kind of message a file makes.
 ///
@@ -204,42 +191,6 @@ impl MediaRef {
     }
 }
 
-/// Why there is no token: the app's own words.
-type TokenError = Box<dyn std::error::Error + Send + Sync>;
-/// A token to come.
-pub(crate) type TokenFuture = Pin<Box<dyn Future<Output = Result<String, TokenError>> + Send>>;
-
-/// Where tokens come from. `refused` is one that the server did not take.
-pub(crate) trait Tokens: Send + Sync {
-    /// A token for the next request.
-    fn token(&self, refused: Option<String>) -> TokenFuture;
-}
-
-/// A token that stays.
-struct Fixed(String);
-
-impl Tokens for Fixed {
-    fn token(&self, refused: Option<String>) -> TokenFuture {
-        let token = self.0.clone();
-        Box::pin(async move {
-            match refused {
-                Some(refused) if refused == token => Err("the token is refused, and there is no other".into()),
-                _ => Ok(token),
-            }
-        })
-    }
-}
-
-/// Those that the client uses itself.
-struct OfClient(Client);
-
-impl Tokens for OfClient {
-    fn token(&self, refused: Option<String>) -> TokenFuture {
-        let client = self.0.clone();
-        Box::pin(async move { client.token(refused.as_deref()).await.map_err(Into::into) })
-    }
-}
-
 impl Client {
     /// Files of this user, with the client's own tokens, at [`Client::http_url`]. What is wrong with that URL, the first call says.
     ///
@@ -367,7 +318,8 @@ impl Media {
 
     /// With tokens that change, and with other authorities than those of the system.
     fn with_tokens(url: &str, tokens: Box<dyn Tokens>, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
-        let http = Base::parse(url).map(|base| Http::new(base, tls)).map_err(|error| error.to_string());
+        let http =
+            Base::parse(url).map(|base| Http::new(base, tls)).map_err(|error| MediaError::from(error).to_string());
         Self { inner: Arc::new(Inner { http, tokens }) }
     }
 
@@ -468,7 +420,7 @@ impl Media {
         let text = |name: hyper::header::HeaderName| head.headers.get(name).and_then(|v| v.to_str().ok());
         Ok(MediaRef {
             mime_type: text(hyper::header::CONTENT_TYPE).map(str::to_owned),
-            sha256: text(hyper::header::ETAG).and_then(base::sum_of_tag),
+            sha256: text(hyper::header::ETAG).and_then(sum_of_tag),
             file_size: text(hyper::header::CONTENT_LENGTH).and_then(|length| length.parse().ok()),
             ..MediaRef::new(id.clone())
         })
@@ -511,10 +463,7 @@ impl Media {
     ) -> Result<(hyper::http::response::Parts, Bytes), MediaError> {
         let http = self.http()?;
         let request = http.request(method.clone(), path, token);
-        let answer = http.send(request, http::empty()).await?;
-        let (head, body) = answer.into_parts();
-        let body = whole(body).await;
-        if head.status.is_success() { Ok((head, body?)) } else { Err(refusal(&head, &body.unwrap_or_default())) }
+        Ok(http.ask(request, http::empty()).await?)
     }
 
     async fn token(&self, refused: Option<String>) -> Result<String, MediaError> {
@@ -533,27 +482,25 @@ impl Media {
     }
 }
 
-async fn whole<B>(body: B) -> Result<Bytes, MediaError>
-where
-    B: hyper::body::Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let limited = ::http_body_util::Limited::new(body, ANSWER_BYTES_MAX).collect();
-    match tokio::time::timeout(http::SILENCE_MAX, limited).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) => Err(MediaError::Unreachable(format!("the answer broke off: {error}"))),
-        Err(_) => Err(MediaError::Unreachable("the answer does not come to its end".into())),
-    }
-}
-
-/// What an answer that is no success means.
-fn refusal(head: &hyper::http::response::Parts, body: &[u8]) -> MediaError {
-    let text = |name: hyper::header::HeaderName| head.headers.get(name).and_then(|v| v.to_str().ok());
-    let after = text(hyper::header::RETRY_AFTER).and_then(|secs| secs.parse().ok()).map(std::time::Duration::from_secs);
-    Problem::read(head.status, body).into_error(after)
+/// The SHA-256 that the server's entity tags are: `"{64 hexadecimal digits}"`.
+fn sum_of_tag(tag: &str) -> Option<String> {
+    let sum = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
+    (sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit())).then(|| sum.to_ascii_lowercase())
 }
 
 /// Whether a request made it: 2xx.
 fn is_file(status: StatusCode) -> bool {
     matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_sums() {
+        let sum = "0F".repeat(32);
+        assert_eq!(sum_of_tag(&format!("\"{sum}\"")), Some(sum.to_lowercase()));
+        assert_eq!((sum_of_tag("\"abc\""), sum_of_tag(&sum)), (None, None));
+    }
 }

@@ -64,7 +64,7 @@ fn every_feature_is_told_in_the_readme_and_in_the_docs() {
     let features = MANIFEST.split("[features]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap();
     let names = features.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
     let names: Vec<&str> = names.filter(|name| !name.starts_with('#') && *name != "default").collect();
-    assert_eq!(names, ["sqlite", "media", "tls", "websocket"]);
+    assert_eq!(names, ["sqlite", "http", "tls", "websocket"]);
     for name in names {
         assert!(README.contains(&format!("| `{name}`")), "{name} is not in the README");
         assert!(LIB.contains(&format!("`{name}`")), "{name} is not in the docs");

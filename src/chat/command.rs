@@ -13,13 +13,18 @@ pub(super) enum Command {
     Status(String),
     /// Opens a chat.
     Open(String),
+    /// Shows the user's devices.
+    Devices,
+    /// Makes a code for a new device, and shows it.
+    Link,
+    /// Ends a device.
+    Unlink(String),
     Help,
     Quit,
 }
 
 /// What `/help` says.
-pub(super) const HELP: &str =
-    "/chat NAME · /send PATH · /save NUMBER [PATH] · /status TEXT · /quit · // begins a line with a slash";
+pub(super) const HELP: &str = "/chat NAME · /send PATH · /save NUMBER [PATH] · /status TEXT · /devices · /link · /unlink NAME · /quit · // begins a line with a slash";
 
 impl Command {
     /// Reads a line; `None` for an empty one.
@@ -50,6 +55,9 @@ impl Command {
             }
             "status" => Self::Status(given("what you want to say")?),
             "chat" => Self::Open(given("a name")?),
+            "devices" => Self::Devices,
+            "link" => Self::Link,
+            "unlink" => Self::Unlink(given("the name of a device")?),
             "help" => Self::Help,
             "quit" | "q" => Self::Quit,
             _ => return Err(format!("/{word}: expected one of {HELP}")),
@@ -72,8 +80,10 @@ mod tests {
         assert_eq!(parse("/save #17 a b.txt"), Some(Command::Save(17, Some("a b.txt".into()))));
         assert_eq!(parse("/status out"), Some(Command::Status("out".into())));
         assert_eq!(parse("/chat bob"), Some(Command::Open("bob".into())));
+        assert_eq!((parse("/devices"), parse("/link")), (Some(Command::Devices), Some(Command::Link)));
+        assert_eq!(parse("/unlink laptop"), Some(Command::Unlink("laptop".into())));
         assert_eq!((parse("/help"), parse("/quit")), (Some(Command::Help), Some(Command::Quit)));
-        for bad in ["/send", "/save", "/save x", "/status ", "/chat", "/nonsense"] {
+        for bad in ["/send", "/save", "/save x", "/status ", "/chat", "/unlink", "/nonsense"] {
             assert!(Command::parse(bad).is_err(), "{bad}");
         }
     }

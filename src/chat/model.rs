@@ -6,6 +6,7 @@ use natter_client::media::MediaRef;
 
 use super::command::{Command, HELP};
 use super::edit::{Edit, Key};
+use super::page::Page;
 use super::text::harmless;
 
 /// The chat of statuses.
@@ -148,6 +149,8 @@ pub(super) enum Msg {
         what: String,
         percent: Option<u8>,
     },
+    /// Something to show in place of the chat.
+    Page(Page),
     /// Something to say once.
     Notice(String),
     Time,
@@ -162,6 +165,9 @@ pub(super) enum Effect {
     MarkRead { chat: String, n: u64 },
     Typing { chat: String },
     Watch { chat: String },
+    Devices,
+    MakeCode,
+    Unlink { device: String },
     Quit,
 }
 
@@ -175,6 +181,8 @@ pub(super) struct Model {
     pub(super) input: Edit,
     pub(super) link: Link,
     pub(super) notice: String,
+    /// What is shown in place of the chat.
+    pub(super) page: Option<Page>,
     pub(super) transfers: BTreeMap<String, u8>,
     /// Lines up from the end.
     pub(super) scroll: usize,
@@ -193,6 +201,7 @@ impl Model {
             input: Edit::default(),
             link: Link::Connecting,
             notice: String::new(),
+            page: None,
             transfers: BTreeMap::new(),
             scroll: 0,
             offset: 0,
@@ -217,6 +226,7 @@ impl Model {
     pub(super) fn open(&mut self, name: &str) -> Vec<Effect> {
         let is_new = !self.chats.iter().any(|chat| chat.name == name);
         self.open = self.index(name);
+        self.page = None;
         self.scroll = 0;
         let mut effects = self.read();
         if is_new && name != STATUS {
@@ -236,9 +246,13 @@ impl Model {
                 harmless(&text).chars().for_each(|c| self.input.press(Key::Char(if c == '\n' { ' ' } else { c })))
             }
             Msg::Enter => return self.enter(),
-            Msg::Escape => drop(self.input.take()),
+            Msg::Escape => {
+                self.input.take();
+                self.page = None;
+            }
             Msg::Turn(forward) => {
                 let count = self.chats.len().max(1);
+                self.page = None;
                 self.open = (self.open + if forward { 1 } else { count - 1 }) % count;
                 self.scroll = 0;
                 return self.read();
@@ -286,6 +300,7 @@ impl Model {
             }
             Msg::Transfer { what, percent: Some(percent) } => drop(self.transfers.insert(what, percent)),
             Msg::Transfer { what, percent: None } => drop(self.transfers.remove(&what)),
+            Msg::Page(page) => self.page = Some(page),
             Msg::Notice(text) => self.notice = harmless(&text),
             Msg::Time => {}
         }
@@ -361,8 +376,12 @@ impl Model {
             }
         };
         self.notice.clear();
+        self.page = None;
         let effect = match (command, self.chat()) {
             (Command::Quit, _) => Effect::Quit,
+            (Command::Devices, _) => Effect::Devices,
+            (Command::Link, _) => Effect::MakeCode,
+            (Command::Unlink(device), _) => Effect::Unlink { device },
             (Command::Help, _) => {
                 HELP.clone_into(&mut self.notice);
                 self.input.take();
@@ -490,6 +509,8 @@ mod tests {
         assert_eq!(enter("/send a.txt"), [Effect::SendFile { chat: "bob".into(), path: "a.txt".into() }]);
         assert_eq!(enter("/save 4"), []);
         assert_eq!(enter("/chat carol"), [Effect::Watch { chat: "carol".into() }]);
+        assert_eq!((enter("/devices"), enter("/link")), (vec![Effect::Devices], vec![Effect::MakeCode]));
+        assert_eq!(enter("/unlink laptop"), [Effect::Unlink { device: "laptop".into() }]);
         assert_eq!(enter("/quit"), [Effect::Quit]);
         assert_eq!(enter(""), []);
         let file = MediaRef::new("1234567890123456".parse().unwrap());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail};
 use crossterm::event::{Event as Term, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt as _;
+use natter_client::devices::DeviceError;
 use natter_client::media::{MediaError, MediaKind, MediaRef, safe_name};
 use natter_client::{Client, ConnectionState, Error, Tick as ClientTick};
 use ratatui::DefaultTerminal;
@@ -18,6 +19,7 @@ use super::Options;
 use super::edit::Key;
 use super::history;
 use super::model::{Effect, Line, Link, Model, Msg, STATUS, Tick};
+use super::page::{Device, Page};
 use super::view::view;
 
 /// Happenings that wait to be shown; who makes more waits.
@@ -221,6 +223,12 @@ async fn do_it(hands: &Hands, effect: Effect) -> Result<(), String> {
         }
         Effect::Typing { chat } => hands.client.chat(&chat).typing().await.map_err(of)?,
         Effect::Watch { chat } => hands.client.chat(&chat).watch_presence().await.map_err(of)?,
+        Effect::Devices => devices(hands).await.map_err(|error| error.to_string())?,
+        Effect::MakeCode => make_code(hands).await.map_err(|error| error.to_string())?,
+        Effect::Unlink { device } => {
+            hands.client.unlink(&device).await.map_err(|error| error.to_string())?;
+            let _gone = hands.msgs.send(Msg::Notice(format!("{device} is unlinked"))).await;
+        }
         Effect::Quit => {}
     }
     Ok(())
@@ -299,6 +307,24 @@ async fn tell(hands: &Hands, id: &str, n: Option<u64>, tick: Tick) {
         let _gone = hands.msgs.send(Msg::Notice(error)).await;
     }
     let _gone = hands.msgs.send(Msg::Tick { id: id.to_owned(), n, tick }).await;
+}
+
+async fn devices(hands: &Hands) -> Result<(), DeviceError> {
+    let found = hands.client.devices().await?.into_iter();
+    let shown = found.map(|device| {
+        let natter_client::devices::Device { name, label, connected, last_seen, .. } = device;
+        Device { name, label, connected, last_seen }
+    });
+    let _gone = hands.msgs.send(Msg::Page(Page::Devices(shown.collect()))).await;
+    Ok(())
+}
+
+async fn make_code(hands: &Hands) -> Result<(), DeviceError> {
+    let made = hands.client.link_code().await?;
+    let (user, server) = (hands.client.user().to_string(), hands.client.http_url().to_owned());
+    let page = Page::Code { code: made.code, user, server, expires_at: made.expires_at };
+    let _gone = hands.msgs.send(Msg::Page(page)).await;
+    Ok(())
 }
 
 async fn send_file(hands: &Hands, chat: String, path: &str) -> Result<(), MediaError> {

@@ -62,6 +62,16 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     kept
 }
 
+/// A time that is over, as people say it.
+pub(super) fn ago(seconds: u64) -> String {
+    match seconds {
+        0..60 => "just now".to_owned(),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..86_400 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
 /// Bytes as people say them.
 pub(super) fn size(bytes: u64) -> String {
     match bytes {

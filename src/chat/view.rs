@@ -7,7 +7,8 @@ use ratatui::text::{Line as TextLine, Span};
 use ratatui::widgets::{Block, Borders, Paragraph};
 
 use super::model::{Body, ChatModel, Line, Link, Model, Presence, STATUS, Tick};
-use super::text::{cut, harmless, size, width, wrapped};
+use super::page::Page;
+use super::text::{ago, cut, harmless, size, width, wrapped};
 
 /// Columns of the list of chats; on a narrow screen there is none.
 const CHATS_COLUMNS: u16 = 22;
@@ -22,7 +23,10 @@ pub(super) fn view(model: &Model, now: u64, frame: &mut Frame<'_>) {
     if chats_columns > 0 {
         chats(model, frame, left);
     }
-    conversation(model, now, frame, right);
+    match &model.page {
+        Some(page) => show_page(page, model, now, frame, right),
+        None => conversation(model, now, frame, right),
+    }
     write(model, frame, input);
     frame.render_widget(Paragraph::new(state(model)).style(Style::new().add_modifier(Modifier::REVERSED)), status);
 }
@@ -53,6 +57,14 @@ fn chats(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines.skip(skipped).collect::<Vec<_>>()).block(block), area);
 }
 
+fn show_page(page: &Page, model: &Model, now: u64, frame: &mut Frame<'_>, area: Rect) {
+    let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
+    frame.render_widget(Paragraph::new(page.title()).bold(), head);
+    let columns = usize::from(body.width);
+    let lines = page.lines(&model.device, now).into_iter().flat_map(|line| wrapped(&line, columns));
+    frame.render_widget(Paragraph::new(lines.map(TextLine::from).collect::<Vec<_>>()), body);
+}
+
 fn conversation(model: &Model, now: u64, frame: &mut Frame<'_>, area: Rect) {
     let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
     let Some(chat) = model.chat() else {
@@ -77,15 +89,6 @@ fn heading(chat: &ChatModel, now: u64) -> String {
         (None, Presence::Away(None) | Presence::Unknown) => String::new(),
     };
     format!("{}  {how}", title(&chat.name)).trim_end().to_owned()
-}
-
-fn ago(seconds: u64) -> String {
-    match seconds {
-        0..60 => "just now".to_owned(),
-        60..3600 => format!("{} min ago", seconds / 60),
-        3600..86_400 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} days ago", seconds / 86_400),
-    }
 }
 
 /// `12:30 bob  the words`, own ones with their ticks behind.
@@ -273,6 +276,21 @@ mod tests {
         for (columns, rows) in [(1, 1), (2, 2), (5, 3), (49, 4), (50, 4)] {
             screen(&model, columns, rows);
         }
+    }
+
+    #[test]
+    fn a_page_stands_in_place_of_the_chat() {
+        let mut model = example();
+        let (code, user, server) = ("7G4K-X2MQ".into(), "alice".into(), "http://127.0.0.1:8080".into());
+        let page = Page::Code { code, user, server, expires_at: 1_764_000_690 };
+        model.update(Msg::Page(page), 0);
+        let shown = screen(&model, 80, 13);
+        assert!(shown.contains("7G4K-X2MQ  good once, for another 1:30") && !shown.contains("see you at"), "{shown}");
+        for (columns, rows) in [(1, 1), (5, 3), (50, 4)] {
+            screen(&model, columns, rows);
+        }
+        model.update(Msg::Escape, 0);
+        assert!(screen(&model, 80, 13).contains("see you at"));
     }
 
     #[test]

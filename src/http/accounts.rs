@@ -83,7 +83,7 @@ impl Accounts {
     }
 
     /// What is the user's alone: a token for every device of his may do it, one of a single device with his password.
-    async fn must_be_the_user(
+    pub(super) async fn must_be_the_user(
         &self,
         peer: SocketAddr,
         caller: &Caller,
@@ -273,7 +273,7 @@ pub(super) fn parse<T: DeserializeOwned>(Whole(body): Body, expected: &str) -> R
     })
 }
 
-fn user_of(name: &str) -> Result<UserId, Problem> {
+pub(super) fn user_of(name: &str) -> Result<UserId, Problem> {
     UserId::parse_recipient(name).map_err(|error| Problem::of(Kind::InvalidValue, format!("user: {error}")))
 }
 

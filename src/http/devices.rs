@@ -1,26 +1,30 @@
 //! A user's devices over HTTP: the list, linking by a one-time code, and unlinking. In the root, which has the key.
+//!
+//! As `accounts.rs` has it: a token of one device ends that device; to link another, or to end another, it needs the user's password beside it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use natter_bridge::Error;
-use natter_bridge::devices::{Ask, Device, LABEL_CHARS_MAX, Told};
-use natter_bridge::http::{Brake as _, Caller, Problem, Routes, token as token_of};
+use natter_bridge::devices::{Ask, Device, Told};
+use natter_bridge::http::{Brake as _, Caller, Names, Problem, Routes, token as token_of};
 use natter_protocol::accounts::Accounts as _;
 use natter_protocol::error::Kind;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::accounts::{Accounts, Body, Token, device_of, parse, too_many};
+use super::accounts::{Accounts, Body, Token, device_of, parse, too_many, user_of};
 use crate::codes::{CODE_TTL, NoCode};
 use crate::desk::unix_secs;
+use crate::password::Password;
 
 type Shared = Arc<Accounts>;
 
@@ -80,6 +84,9 @@ struct LinkCode {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewDevice {
+    /// Whose.
+    #[schema(example = "bob")]
+    user: String,
     /// As the other device shows it; small letters, and no hyphen, will do.
     code: String,
     /// Its name; none that a device of the user has.
@@ -87,6 +94,20 @@ struct NewDevice {
     device: String,
     /// What to call it in lists: at most 64 characters.
     label: Option<String>,
+}
+
+/// Who asks.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Sure {
+    /// The user's password: the token of a single device needs it for another one.
+    #[schema(value_type = Option<String>)]
+    password: Option<Password>,
+}
+
+/// A body that may be missing.
+fn parse_or_default<T: DeserializeOwned + Default>(body: Body, expected: &str) -> Result<T, Problem> {
+    if body.0.is_empty() { Ok(T::default()) } else { parse(body, expected) }
 }
 
 /// The caller's devices: those that have begun to read, and those that were linked and have not connected yet.
@@ -98,15 +119,20 @@ async fn list(State(accounts): State<Shared>, caller: Caller) -> Result<Json<Dev
     Ok(Json(Devices { devices: found.into_iter().map(|device| Listed::new(device, &caller)).collect() }))
 }
 
-/// A code with which one new device of the caller gets a token: good for two minutes, once, and as long as this token is.
-#[utoipa::path(post, path = "/v1/devices/codes", tag = "devices", operation_id = "make_link_code",
-    responses((status = 201, body = LinkCode), (status = 403, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
+/// A code with which one new device of the caller gets a token: good for two minutes, once, and as long as this token is. The token of a single
+/// device asks for one with the user's password.
+#[utoipa::path(post, path = "/v1/devices/codes", tag = "devices", operation_id = "make_link_code", request_body(content = Option<Sure>),
+    responses((status = 201, body = LinkCode), (status = 401, body = Problem), (status = 403, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 async fn make_code(
     State(accounts): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     caller: Caller,
     headers: HeaderMap,
     uri: Uri,
+    body: Body,
 ) -> Result<Response, Problem> {
+    let Sure { password } = parse_or_default(body, r#"{"password":".."} or nothing"#)?;
+    accounts.must_be_the_user(peer, &caller, password).await?;
     let token = token_of(&headers, &uri)?;
     let looked = accounts.desk.tokens.look_at(token.as_bytes(), unix_secs());
     let verified = looked.map_err(|denied| Problem::of(Kind::Token, denied.to_string()))?;
@@ -133,28 +159,22 @@ async fn link(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let asked: NewDevice = parse(body, r#"{"code":"..","device":".."}"#)?;
+    let asked: NewDevice = parse(body, r#"{"user":"..","code":"..","device":".."}"#)?;
+    let user = user_of(&asked.user)?;
     let Some(device) = device_of(Some(&asked.device))? else { return Err(Error::Ended.into()) };
-    if let Some(label) = &asked.label
-        && (label.chars().count() > LABEL_CHARS_MAX || label.chars().any(char::is_control))
-    {
-        let detail = format!("label: expected at most {LABEL_CHARS_MAX} characters, and none of control, got another");
-        return Err(Problem::of(Kind::InvalidValue, detail));
-    }
     let now = Instant::now();
-    if !accounts.failures_of_address.may_try(peer) || !accounts.codes.may_try(now) {
-        return Err(too_many("expected fewer wrong codes of this address, or of all"));
+    if !accounts.failures_of_address.may_try(peer) || !accounts.codes.may_try(&user, now) {
+        return Err(too_many("expected fewer wrong codes of this address, for this user, or of all"));
     }
-    let (desk, user) = (&accounts.desk, |open: &crate::codes::Open| open.grant.user.clone());
-    let good = accounts.codes.take(&asked.code, now);
+    let desk = &accounts.desk;
+    let good = accounts.codes.take(&user, &asked.code, now);
     // Whoever asked for it may have lost his right since.
     let Some(open) = good.filter(|open| desk.tokens.still_holds(&open.grant, unix_secs()).is_ok()) else {
-        accounts.codes.was_wrong(now);
+        accounts.codes.was_wrong(&user, now);
         accounts.failures_of_address.failed(peer);
-        let detail = "code: expected one that is not used and not older than two minutes, got another";
+        let detail = "code: expected one of this user that is not used and not older than two minutes, got another";
         return Err(Problem::of(Kind::Token, detail));
     };
-    let user = user(&open);
     let at = match desk.link(&open.grant, &device, asked.label).await {
         Ok(at) => at,
         Err(error) => {
@@ -167,16 +187,23 @@ async fn link(
 }
 
 /// Unlinks a device: its tokens end and its connections are cut before the answer, and nothing is kept for it any more. What is
-/// connected with a token of all devices ends too, if it reads this one's inbox, and may come back with that token.
+/// connected with a token of all devices ends too, if it reads this one's inbox, and may come back with that token. The token of a single
+/// device unlinks that device, and others with the user's password.
 #[utoipa::path(delete, path = "/v1/devices/{device}", tag = "devices", operation_id = "unlink_device",
-    params(("device" = String, Path, description = "Which")),
-    responses((status = 204, description = "It is cut off"), (status = 404, description = "There is no such device", body = Problem)))]
+    params(("device" = String, Path, description = "Which")), request_body(content = Option<Sure>),
+    responses((status = 204, description = "It is cut off"), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, description = "There is no such device", body = Problem)))]
 async fn unlink(
     State(accounts): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     caller: Caller,
-    Path(device): Path<String>,
+    Names(device): Names<String>,
+    body: Body,
 ) -> Result<StatusCode, Problem> {
     let Some(device) = device_of(Some(&device))? else { return Err(Error::Ended.into()) };
+    let Sure { password } = parse_or_default(body, r#"{"password":".."} or nothing"#)?;
+    if caller.device.as_ref() != Some(&device) {
+        accounts.must_be_the_user(peer, &caller, password).await?;
+    }
     accounts.may_renew(&caller.user)?;
     caller.must_still_be().map_err(Error::from)?;
     if accounts.desk.unlink(caller.user, device).await? {

@@ -37,7 +37,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
 }
 
 /// The names in the path, as `T`.
-pub(crate) struct Names<T>(pub(crate) T);
+#[derive(Debug)]
+pub struct Names<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Names<T> {
     type Rejection = Problem;

@@ -51,7 +51,7 @@ struct Rule {
     breaks: &'static str,
 }
 
-const RULES: [Rule; 27] = [
+const RULES: [Rule; 28] = [
     Rule {
         name: "an inbox row points to a message or carries an item",
         since_version: 1,
@@ -213,6 +213,11 @@ const RULES: [Rule; 27] = [
         since_version: 10,
         breaks: "SELECT user || ' ' || chat || '/' || n FROM unheard u WHERE at < 0 OR chat LIKE 's:%'
                  OR NOT EXISTS (SELECT 1 FROM hidden h WHERE h.user = u.user AND h.chat = u.chat AND h.after < u.n AND h.upto >= u.n)",
+    },
+    Rule {
+        name: "a device began and was there at a time, and has a short label",
+        since_version: 11,
+        breaks: "SELECT user || '/' || device FROM devices WHERE linked_at < 0 OR seen_at < 0 OR length(label) > 64",
     },
 ];
 

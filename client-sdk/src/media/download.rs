@@ -9,11 +9,11 @@ use hyper::body::Incoming;
 use hyper::{Method, Response, StatusCode, header};
 use tokio::time::timeout;
 
-use super::http::SILENCE_MAX;
 use super::part::Part;
 use super::progress::{OnProgress, Progress};
 use super::retry::Retry;
-use super::{Media, MediaError, MediaRef, http, is_file, refusal, whole};
+use super::{Media, MediaError, MediaRef, is_file};
+use crate::http::{self, HttpError, Problem, SILENCE_MAX, whole};
 
 /// How often one request is sent on: once, to a store.
 const REDIRECTS_MAX: usize = 3;
@@ -176,7 +176,7 @@ impl Download {
             return Ok(answer);
         }
         let (head, body) = answer.into_parts();
-        Err(refusal(&head, &whole(body).await.unwrap_or_default()))
+        Err(HttpError::Refused(Problem::of(&head, &whole(body).await.unwrap_or_default())).into())
     }
 
     async fn receive(

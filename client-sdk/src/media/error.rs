@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::DOCUMENT_BYTES_MAX;
+use crate::http::HttpError;
+
 /// Why an up- or download ended. What helps against broken connections and servers that are busy was tried already.
 ///
 /// ```no_run
@@ -130,5 +133,42 @@ impl MediaError {
 
     pub(super) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
         Self::Io { path: path.display().to_string(), source }
+    }
+}
+
+impl From<HttpError> for MediaError {
+    fn from(error: HttpError) -> Self {
+        let problem = match error {
+            HttpError::Invalid(details) => return Self::Invalid(details),
+            HttpError::Unreachable(details) => return Self::Unreachable(details),
+            HttpError::Refused(problem) => problem,
+        };
+        let is_not_now = problem.is_not_now();
+        let crate::http::Problem { status, code, details, retry_after } = problem;
+        match status {
+            401 => Self::Unauthorized(details),
+            404 => Self::NotFound(details),
+            413 => Self::TooLarge { max: DOCUMENT_BYTES_MAX, details },
+            _ if is_not_now => Self::NotNow { details, retry_after },
+            status => Self::Refused { status, code, details },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Problem;
+
+    #[test]
+    fn a_refusal_says_whether_to_try_again_or_to_log_in_again() {
+        let error = |status, secs: Option<u64>| {
+            let retry_after = secs.map(Duration::from_secs);
+            MediaError::from(HttpError::Refused(Problem { status, code: 7, details: "x".into(), retry_after }))
+        };
+        assert!(matches!(error(404, None), MediaError::NotFound(_)) && error(401, None).is_auth());
+        assert!(matches!(error(400, None), MediaError::Refused { status: 400, code: 7, .. }));
+        assert_eq!(error(503, Some(7)).retry_after(), Some(Duration::from_secs(7)));
+        assert!(error(429, Some(1)).is_retryable() && !error(429, None).is_retryable());
     }
 }

@@ -15,11 +15,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use super::http::SILENCE_MAX;
 use super::part::hex;
 use super::progress::{OnProgress, Progress};
 use super::retry::Retry;
-use super::{Facts, Media, MediaError, MediaKind, MediaRef, base, refusal, whole};
+use super::{Facts, Media, MediaError, MediaKind, MediaRef};
+use crate::http::{HttpError, Problem, SILENCE_MAX, base, whole};
 
 /// Read from a file at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -191,12 +191,12 @@ impl Upload {
         let answer = match http.send_body(request, body, stalled(sent)).await {
             Ok(answer) => answer,
             // What went wrong on this side says more than "the connection ended".
-            Err(error) => return Err(sent.failure().unwrap_or(error)),
+            Err(error) => return Err(sent.failure().unwrap_or_else(|| error.into())),
         };
         let (head, body) = answer.into_parts();
         let body = whole(body).await;
         if !head.status.is_success() {
-            return Err(match refusal(&head, &body.unwrap_or_default()) {
+            return Err(match HttpError::Refused(Problem::of(&head, &body.unwrap_or_default())).into() {
                 MediaError::TooLarge { details, .. } => MediaError::TooLarge { max: kind.bytes_max(), details },
                 other => other,
             });

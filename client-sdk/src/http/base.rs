@@ -1,23 +1,23 @@
-//! Where the server's HTTP is, and what stands in URLs and entity tags. Pure.
+//! Where the server's HTTP is, and what stands in URLs. Pure.
 
 use hyper::Uri;
 
-use super::MediaError;
+use super::HttpError;
 
 /// The root of the server's HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Base {
-    pub(super) is_tls: bool,
-    pub(super) host: String,
-    pub(super) port: u16,
+pub(crate) struct Base {
+    pub(crate) is_tls: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
     /// Before every path; empty, or `/something`.
-    pub(super) prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl Base {
     /// Reads `http://host:port`, `https://host`, `https://host/natter`.
-    pub(super) fn parse(url: &str) -> Result<Self, MediaError> {
-        let refuse = || MediaError::Invalid(format!("url: expected http://host:port or https://host, got {url:?}"));
+    pub(crate) fn parse(url: &str) -> Result<Self, HttpError> {
+        let refuse = || HttpError::Invalid(format!("url: expected http://host:port or https://host, got {url:?}"));
         let uri: Uri = url.trim().parse().map_err(|_| refuse())?;
         Self::of(&uri).filter(|_| uri.query().is_none()).ok_or_else(refuse)
     }
@@ -38,7 +38,7 @@ impl Base {
     }
 
     /// Where a redirect leads: the server that it names, and the path there with its query.
-    pub(super) fn redirected(&self, location: &str) -> Option<(Self, String)> {
+    pub(crate) fn redirected(&self, location: &str) -> Option<(Self, String)> {
         let uri: Uri = location.parse().ok()?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         if uri.scheme().is_none() {
@@ -50,24 +50,24 @@ impl Base {
     }
 
     /// For the `Host` header.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         let Self { host, port, is_tls, .. } = self;
         if *port == if *is_tls { 443 } else { 80 } { host.clone() } else { format!("{host}:{port}") }
     }
 
     /// The host as the resolver and TLS want it: an IPv6 address without brackets.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host)
     }
 
     /// The same server.
-    pub(super) fn is_origin_of(&self, other: &Self) -> bool {
+    pub(crate) fn is_origin_of(&self, other: &Self) -> bool {
         (self.is_tls, &self.host, self.port) == (other.is_tls, &other.host, other.port)
     }
 }
 
-/// A value of a query (RFC 3986 section 2.3).
-pub(super) fn encoded(text: &str) -> String {
+/// A value of a query, or a segment of a path (RFC 3986 section 2.3).
+pub(crate) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -76,12 +76,6 @@ pub(super) fn encoded(text: &str) -> String {
         }
     }
     out
-}
-
-/// The SHA-256 that the server's entity tags are: `"{64 hexadecimal digits}"`.
-pub(super) fn sum_of_tag(tag: &str) -> Option<String> {
-    let sum = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
-    (sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit())).then(|| sum.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -119,10 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_encoded_and_tags_are_sums() {
+    fn names_are_encoded() {
         assert_eq!(encoded("a b/ü&"), "a%20b%2F%C3%BC%26");
-        let sum = "0F".repeat(32);
-        assert_eq!(sum_of_tag(&format!("\"{sum}\"")), Some(sum.to_lowercase()));
-        assert_eq!((sum_of_tag("\"abc\""), sum_of_tag(&sum)), (None, None));
     }
 }
