@@ -209,7 +209,7 @@ impl Client {
     ///
     /// ```no_run
     /// # async fn example(client: natter_client::Client) -> Result<(), natter_client::Error> {
-    /// client.set_available(false).await?; // the app goes into the background
+    /// client.set_available(false).await?; // the app went into the background
     /// # Ok(())
     /// # }
     /// ```
