@@ -47,7 +47,8 @@ pub enum Event {
     /// A change in a group.
     System(System),
     /// The server has another store than before, as after a start over an empty data directory: positions ([`IncomingMessage::seq`]) and numbers
-    /// begin anew, and what was sent before is not remembered. An app that keeps events by their position forgets the old ones. It comes
+    /// begin anew, and what was sent before is not remembered: a message that the old store had taken, and whose answer a crash took from this
+    /// device, is sent again and may come behind newer ones. An app that keeps events by their position forgets the old ones. It comes
     /// before the first event of the new inbox, after the last of the old one was acknowledged, and is live: an app that ends right then
     /// does not hear it again.
     BegunAnew,

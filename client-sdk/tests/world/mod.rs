@@ -71,6 +71,8 @@ pub(crate) struct World {
     tickets: BTreeMap<u64, String>,
     /// `send` returned Ok, in order.
     accepted: Vec<String>,
+    /// What stores had taken that are gone.
+    gone: BTreeSet<String>,
     /// The app was told that they will not arrive.
     failed: BTreeSet<String>,
     progress: BTreeMap<String, Progress>,
@@ -115,6 +117,7 @@ impl World {
             next_delivery: 0,
             tickets: BTreeMap::new(),
             accepted: Vec::new(),
+            gone: BTreeSet::new(),
             failed: BTreeSet::new(),
             progress: BTreeMap::new(),
             handed: VecDeque::new(),

@@ -59,6 +59,7 @@ impl World {
         }
         self.drop_connection();
         self.accepted.retain(|id| !self.server.committed.contains(id));
+        self.gone.extend(self.server.committed.iter().cloned());
         self.server = Server::new(self.server.epoch + 1);
     }
 
