@@ -419,16 +419,31 @@ impl<S: Store> Engine<S> {
     /// committed already; a cursor that a crash takes back costs a repeat.
     #[must_use]
     pub fn is_silent(&self) -> bool {
+        self.has_no_asker()
+            && self.delta.iter().all(|change| match change {
+                Change::Cursor { .. } => true,
+                Change::LastSeen { .. } => self.presence.is_quiet(self.now.server_secs),
+                _ => false,
+            })
+    }
+
+    /// Whether nobody waits for the commit of what has changed but readers of receipts that are new in it.
+    #[must_use]
+    pub fn has_only_receipts(&self) -> bool {
+        self.has_no_asker()
+            && self.delta.iter().all(|change| match change {
+                Change::Cursor { .. } | Change::Mark { .. } | Change::Merged { .. } => true,
+                Change::Notice { row, .. } => matches!(row.item, change::Item::Receipt(_)),
+                Change::LastSeen { .. } => self.presence.is_quiet(self.now.server_secs),
+                _ => false,
+            })
+    }
+
+    fn has_no_asker(&self) -> bool {
         self.answers.is_empty()
             && self.replies.is_empty()
             && self.tickets.is_empty()
             && self.sent.is_empty()
-            && self.delta.iter().all(|change| match change {
-                Change::Cursor { .. } => true,
-                // Unless somebody is told of it now.
-                Change::LastSeen { .. } => self.presence.is_quiet(self.now.server_secs),
-                _ => false,
-            })
     }
 
     /// Writes what the batch changed, as one journal row.

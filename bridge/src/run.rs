@@ -27,6 +27,8 @@ const SETTLE_AFTER: Duration = Duration::from_secs(1);
 const SETTLE_EVERY: Duration = Duration::from_millis(500);
 /// How long a batch that has nothing to say may wait for one that has: its commit would be a sync for nobody.
 const SILENT_MAX: Duration = Duration::from_millis(20);
+/// How long receipts may wait for a batch with something else to say: at 2,000 messages a second that saves four commits of ten.
+const RECEIPTS_MAX: Duration = Duration::from_micros(400);
 /// The rest after a settlement that failed.
 const SETTLE_REST: Duration = Duration::from_secs(1);
 /// Journal rows that may wait; above it every batch is followed by a settlement, whatever the rows' age.
@@ -222,10 +224,12 @@ impl<S: Store> Loop<S> {
                     self.committed.push_back(Instant::now());
                     self.recovered();
                 }
-                let fed = self.engine.release(&mut self.window, &mut released);
-                self.note_times(&mut released);
-                self.say(released)?;
-                fed?;
+                if !self.is_held() {
+                    let fed = self.engine.release(&mut self.window, &mut released);
+                    self.note_times(&mut released);
+                    self.say(released)?;
+                    fed?;
+                }
             }
             Err(CommitError::Fenced) => return Err(Error::Fenced),
             Err(CommitError::Store(error)) => {
@@ -276,11 +280,25 @@ impl<S: Store> Loop<S> {
 
     /// Whether what there is to commit can wait for a batch that has something to say.
     fn may_wait(&mut self) -> bool {
-        if self.stopping || !self.engine.is_silent() {
+        if self.stopping {
             return false;
         }
+        let wait_max = if self.engine.is_silent() {
+            SILENT_MAX
+        } else if self.engine.has_only_receipts() {
+            RECEIPTS_MAX
+        } else {
+            return false;
+        };
         let now = Instant::now();
-        now < *self.silent_until.get_or_insert(now + SILENT_MAX)
+        let until = self.silent_until.map_or(now + wait_max, |until| until.min(now + wait_max));
+        self.silent_until = Some(until);
+        now < until
+    }
+
+    /// Whether receipts wait for their commit: until then nothing may be said, nor settled, since a settlement writes what memory says.
+    fn is_held(&self) -> bool {
+        self.silent_until.is_some() && !self.engine.is_silent()
     }
 
     /// A batch is committed: for the histograms, how old what it published is, and when its entries leave.
@@ -349,7 +367,7 @@ impl<S: Store> Loop<S> {
     /// One slice, between batches: the loop is never held for longer than that.
     fn settle_if_due(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        if now < self.settle_not_before {
+        if now < self.settle_not_before || self.is_held() {
             return Ok(());
         }
         if self.committed.len() > JOURNAL_ROWS_MAX {
@@ -434,6 +452,21 @@ mod tests {
         }
     }
 
+    /// Keeps the positions of entries that were handed out.
+    #[derive(Clone, Default)]
+    struct Said(Arc<std::sync::Mutex<Vec<(UserId, u64)>>>);
+
+    impl LinkSender for Said {
+        fn send(&mut self, frames: &mut Vec<(Option<UserId>, Bytes)>) -> Result<(), LinkDown> {
+            for (user, frame) in frames.drain(..) {
+                if let (Some(user), Ok(Down::Entry { seq, .. })) = (user, Down::decode(frame)) {
+                    self.0.lock().unwrap().push((user, seq));
+                }
+            }
+            Ok(())
+        }
+    }
+
     impl LinkReceiver for Silence {
         fn receive(&mut self, _: Instant) -> Result<Option<(Option<UserId>, Bytes)>, LinkDown> {
             Ok(None)
@@ -499,8 +532,8 @@ mod tests {
         up(looping, user, Up::Publish(publication))
     }
 
-    #[test]
-    fn what_nobody_waits_for_is_committed_with_the_next_batch_or_after_a_while() {
+    /// Alice and Bob are connected, as 1 and 2.
+    fn two_at(sender: impl LinkSender + 'static) -> (Loop<Memory>, ConnectionId, ConnectionId) {
         let mut engine = Engine::recover(Memory::default(), Limits::default(), Arc::default()).unwrap();
         let now = Now { server_secs: 1, unix_secs: 1 };
         for (ticket, name) in [(0, "alice"), (1, "bob")] {
@@ -508,12 +541,49 @@ mod tests {
         }
         engine.commit().unwrap();
         let (_orders_tx, orders_rx) = sync_channel(1);
-        let mut looping = Loop::new(engine, Box::new(Silence), Box::new(Silence), orders_rx, Arc::default());
+        let mut looping = Loop::new(engine, Box::new(sender), Box::new(Silence), orders_rx, Arc::default());
         let alice = connect(&mut looping, "alice", 1);
         let bob = connect(&mut looping, "bob", 2);
+        (looping, alice, bob)
+    }
+
+    /// Bob acknowledges, and the receipt has waited as long as it may.
+    fn acknowledge(looping: &mut Loop<Memory>, bob: ConnectionId, seq: u64) -> usize {
+        up(looping, "bob", Up::Acked { connection: bob, seq, taken: true });
+        looping.silent_until = Some(Instant::now());
+        looping.work().unwrap();
+        looping.engine.unsettled()
+    }
+
+    #[test]
+    fn receipts_wait_a_moment_and_nothing_is_said_or_settled_before_their_commit() {
+        let said = Said::default();
+        let (mut looping, alice, bob) = two_at(said.clone());
+        let to_alice = || said.0.lock().unwrap().iter().filter(|(user, _)| user.as_str() == "alice").count();
         let before =
             publish(&mut looping, "alice", alice, r#"{"id":"m1","to":"bob","type":"text","text":{"body":"hi"}}"#);
-        let delivered = up(&mut looping, "bob", Up::Acked { connection: bob, seq: 1, taken: true });
+        let held = up(&mut looping, "bob", Up::Acked { connection: bob, seq: 1, taken: true });
+        assert_eq!((held, to_alice()), (before, 0), "it waits for company");
+        assert!(looping.next_wake() <= Instant::now() + RECEIPTS_MAX);
+        looping.round = looping.committed.len();
+        looping.settle_if_due().unwrap();
+        assert_eq!(looping.engine.unsettled(), before, "a settlement would write what is not committed");
+        let next =
+            publish(&mut looping, "alice", alice, r#"{"id":"m2","to":"bob","type":"text","text":{"body":"hi"}}"#);
+        assert_eq!((next, to_alice()), (before + 1, 1), "both in one row, and then it is said");
+        looping.settle_if_due().unwrap();
+        assert!(looping.engine.unsettled() < next);
+
+        let alone = acknowledge(&mut looping, bob, 2);
+        assert_eq!((looping.silent_until, to_alice()), (None, 2), "its time was over: row {alone}");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_committed_with_the_next_batch_or_after_a_while() {
+        let (mut looping, alice, bob) = two_at(Silence);
+        let before =
+            publish(&mut looping, "alice", alice, r#"{"id":"m1","to":"bob","type":"text","text":{"body":"hi"}}"#);
+        let delivered = acknowledge(&mut looping, bob, 1);
         assert_eq!(delivered, before + 1, "alice waits for her second tick");
 
         let acked = up(&mut looping, "alice", Up::Acked { connection: alice, seq: 1, taken: true });
@@ -523,7 +593,7 @@ mod tests {
             publish(&mut looping, "alice", alice, r#"{"id":"m2","to":"bob","type":"text","text":{"body":"hi"}}"#);
         assert_eq!((next, looping.engine.has_changes()), (acked + 1, false), "both in one row");
 
-        let delivered = up(&mut looping, "bob", Up::Acked { connection: bob, seq: 2, taken: true });
+        let delivered = acknowledge(&mut looping, bob, 2);
         assert_eq!(up(&mut looping, "alice", Up::Acked { connection: alice, seq: 2, taken: true }), delivered);
         looping.silent_until = Some(Instant::now());
         looping.work().unwrap();
