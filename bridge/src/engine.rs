@@ -440,10 +440,7 @@ impl<S: Store> Engine<S> {
     }
 
     fn has_no_asker(&self) -> bool {
-        self.answers.is_empty()
-            && self.replies.is_empty()
-            && self.tickets.is_empty()
-            && self.sent.is_empty()
+        self.answers.is_empty() && self.replies.is_empty() && self.tickets.is_empty() && self.sent.is_empty()
     }
 
     /// Writes what the batch changed, as one journal row.
