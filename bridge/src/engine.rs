@@ -27,6 +27,7 @@ use crate::news::News;
 use crate::presence::typing::Typing;
 use crate::presence::{self, Presence, Sent};
 use crate::reader::{Reader, Viewer};
+use crate::settle;
 use crate::state::State;
 use crate::stats::Counters;
 use crate::status;
@@ -583,6 +584,16 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub fn unsettled(&self) -> usize {
         self.state.journal.len()
+    }
+
+    /// How much each of these rows counts for, oldest first: what a settlement has to do for it.
+    pub(crate) fn unsettled_changes(&self) -> impl Iterator<Item = usize> {
+        self.state.journal.iter().map(|(_, changes)| settle::weight_of(changes))
+    }
+
+    /// How much the newest of them counts for.
+    pub(crate) fn newest_changes(&self) -> usize {
+        self.state.journal.back().map_or(0, |(_, changes)| settle::weight_of(changes))
     }
 
     /// A message that stays readable for `user` beyond the inbox, because a device could not take its entry.

@@ -3,7 +3,9 @@
 //! One thread owns the store, the rules and both ends of the link. It waits in one place only, for the next frame; requests of the
 //! process ring.
 
-use std::collections::{HashMap, VecDeque};
+mod waiting;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -16,13 +18,13 @@ use natter_protocol::histogram::micros_of_uuid7;
 use natter_protocol::link::{Down, Intake, LinkReceiver, LinkSender, Up, Window};
 use tokio::sync::oneshot;
 
+use self::waiting::{SETTLE_AFTER, Waiting};
 use crate::Error;
 use crate::engine::{CommitError, Engine, Event, Now, Released, Reply, Request, Ticket};
+use crate::settle::SLICE_CHANGES_MAX;
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
-/// How long a journal row waits before it is settled: what is delivered by then is never written to a table.
-const SETTLE_AFTER: Duration = Duration::from_secs(1);
 /// How often a round of settlements begins. A round takes all rows of that age: what many of them touch is written once.
 const SETTLE_EVERY: Duration = Duration::from_millis(500);
 /// How long a batch that has nothing to say may wait for one that has: its commit would be a sync for nobody.
@@ -31,8 +33,6 @@ const SILENT_MAX: Duration = Duration::from_millis(20);
 const RECEIPTS_MAX: Duration = Duration::from_micros(400);
 /// The rest after a settlement that failed.
 const SETTLE_REST: Duration = Duration::from_secs(1);
-/// Journal rows that may wait; above it every batch is followed by a settlement, whatever the rows' age.
-const JOURNAL_ROWS_MAX: usize = 50_000;
 /// How often time itself is an event.
 const TICK: Duration = Duration::from_secs(1);
 /// The rest between two steps of a sweep that has much to drop.
@@ -67,8 +67,8 @@ pub struct Loop<S> {
     published_at: Vec<u64>,
     tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
     next_ticket: Ticket,
-    /// When each journal row was committed, oldest first.
-    committed: VecDeque<Instant>,
+    /// Journal rows that are not settled.
+    waiting: Waiting,
     /// Journal rows that the round of settlements still takes.
     round: usize,
     settle_not_before: Instant,
@@ -92,7 +92,10 @@ impl<S: Store> Loop<S> {
         let now = Instant::now();
         // What the last run left is old: settled first, or a server that is killed again and again would carry it for ever.
         let before = now.checked_sub(SETTLE_AFTER).unwrap_or(now);
-        let committed = (0..engine.unsettled()).map(|_| before).collect();
+        let mut waiting = Waiting::default();
+        for changes in engine.unsettled_changes() {
+            waiting.push(before, changes);
+        }
         let clock = Clock { start: now, server_secs: engine.server_secs(), passed_by_hand: Arc::default() };
         Self {
             engine,
@@ -107,7 +110,7 @@ impl<S: Store> Loop<S> {
             published_at: Vec::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
-            committed,
+            waiting,
             round: 0,
             settle_not_before: now,
             silent_until: None,
@@ -191,7 +194,7 @@ impl<S: Store> Loop<S> {
         let settle = if self.round > 0 || self.engine.has_dead_rows() {
             Some(self.settle_not_before)
         } else {
-            self.committed.front().map(|at| (*at + SETTLE_AFTER).max(self.settle_not_before))
+            self.waiting.due_at().map(|at| at.max(self.settle_not_before))
         };
         [settle, self.silent_until].into_iter().flatten().fold(self.next_tick, Instant::min)
     }
@@ -220,8 +223,8 @@ impl<S: Store> Loop<S> {
         let mut released = Released::default();
         match self.decide(now) {
             Ok(()) => {
-                if self.engine.unsettled() > self.committed.len() {
-                    self.committed.push_back(Instant::now());
+                if self.engine.unsettled() > self.waiting.len() {
+                    self.waiting.push(Instant::now(), self.engine.newest_changes());
                     self.recovered();
                 }
                 if !self.is_held() {
@@ -241,7 +244,7 @@ impl<S: Store> Loop<S> {
                 for (_, frame) in &released.frames {
                     self.window.sent(frame.len());
                 }
-                self.committed.truncate(self.engine.unsettled());
+                self.waiting.keep_oldest(self.engine.unsettled());
                 self.say(released)?;
                 if error.is_final() {
                     return Err(error.into());
@@ -350,7 +353,7 @@ impl<S: Store> Loop<S> {
         }
         match self.engine.probe() {
             Ok(()) => {
-                self.committed.push_back(Instant::now());
+                self.waiting.push(Instant::now(), 0);
                 self.recovered();
             }
             Err(CommitError::Fenced) => return Err(Error::Fenced),
@@ -364,24 +367,34 @@ impl<S: Store> Loop<S> {
         Ok(())
     }
 
-    /// One slice, between batches: the loop is never held for longer than that.
+    /// One slice, between batches: the loop is never held for longer than that. When more comes than is settled so, as many slices as settle
+    /// twice of what the last batch brought: then it is the settling that bounds how much is taken in.
     fn settle_if_due(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if now < self.settle_not_before || self.is_held() {
             return Ok(());
         }
-        if self.committed.len() > JOURNAL_ROWS_MAX {
-            self.round = self.committed.len();
-        } else if self.round == 0 {
-            self.round = self.committed.partition_point(|at| now.duration_since(*at) >= SETTLE_AFTER);
+        if self.round == 0 || self.waiting.is_full() {
+            self.round = self.waiting.due(now);
         }
         if self.round == 0 && !self.engine.has_dead_rows() {
             return Ok(());
         }
+        let slices = if self.waiting.is_full() { 1 + 2 * self.waiting.newest() / SLICE_CHANGES_MAX } else { 1 };
+        for _ in 0..slices {
+            if !self.settle_slice(now)? || !self.waiting.is_full() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// `false`: it failed, and rests.
+    fn settle_slice(&mut self, now: Instant) -> Result<bool, Error> {
         match self.engine.settle_oldest(self.round) {
             Ok(_) => {
-                let settled = self.committed.len().saturating_sub(self.engine.unsettled());
-                self.committed.drain(..settled);
+                let settled = self.waiting.len().saturating_sub(self.engine.unsettled());
+                self.waiting.keep_newest(self.engine.unsettled());
                 self.round = self.round.saturating_sub(settled);
                 if self.round == 0 && !self.engine.has_dead_rows() {
                     self.settle_not_before = now + SETTLE_EVERY;
@@ -389,15 +402,16 @@ impl<S: Store> Loop<S> {
                 if self.next_probe.is_none() {
                     self.counters.healthy.store(true, Ordering::Relaxed);
                 }
+                Ok(true)
             }
-            Err(error) if error.is_final() => return Err(error.into()),
+            Err(error) if error.is_final() => Err(error.into()),
             Err(error) => {
                 tracing::error!(%error, "settling failed; the journal keeps everything");
                 self.counters.healthy.store(false, Ordering::Relaxed);
                 self.settle_not_before = now + SETTLE_REST;
+                Ok(false)
             }
         }
-        Ok(())
     }
 }
 
@@ -496,6 +510,27 @@ mod tests {
         assert_eq!(looping.engine.unsettled(), 0);
     }
 
+    #[test]
+    fn what_comes_faster_than_it_settles_is_bounded() {
+        let engine = Engine::recover(Memory::default(), Limits::default(), Arc::default()).unwrap();
+        let (_orders_tx, orders_rx) = sync_channel(1);
+        let mut looping = Loop::new(engine, Box::new(Silence), Box::new(Silence), orders_rx, Arc::default());
+        looping.waiting.changes_max = 2000;
+        for batch in 0..20 {
+            for number in 0..500 {
+                let user = UserId::parse(&format!("u{batch}-{number}")).unwrap();
+                looping.batch.push(Event::Request(0, Request::AddUser(user)));
+            }
+            looping.work().unwrap();
+            // No row is a second old, and this is no round's time.
+            looping.settle_if_due().unwrap();
+            let left: usize = looping.engine.unsettled_changes().sum();
+            assert!(left <= 2500, "batch {batch}: {left} changes wait");
+            assert_eq!(looping.waiting.len(), looping.engine.unsettled());
+        }
+        assert!(looping.engine.unsettled() > 1, "no more than must be");
+    }
+
     fn up(looping: &mut Loop<Memory>, user: &str, up: Up) -> usize {
         looping.batch.push(Event::Up(UserId::parse(user).unwrap(), up));
         looping.work().unwrap();
@@ -565,7 +600,7 @@ mod tests {
         let held = up(&mut looping, "bob", Up::Acked { connection: bob, seq: 1, taken: true });
         assert_eq!((held, to_alice()), (before, 0), "it waits for company");
         assert!(looping.next_wake() <= Instant::now() + RECEIPTS_MAX);
-        looping.round = looping.committed.len();
+        looping.round = looping.waiting.len();
         looping.settle_if_due().unwrap();
         assert_eq!(looping.engine.unsettled(), before, "a settlement would write what is not committed");
         let next =

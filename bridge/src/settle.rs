@@ -88,6 +88,11 @@ fn weight(change: &Change) -> usize {
     }
 }
 
+/// What a journal row counts for.
+pub(crate) fn weight_of(changes: &[Change]) -> usize {
+    changes.iter().map(weight).sum()
+}
+
 impl<S: Store> State<S> {
     /// Settles the oldest journal rows, at most `rows_max` of them and about `SLICE_CHANGES_MAX` changes, and purges at most
     /// `PURGE_ROWS_MAX` inbox rows; `false`: there was nothing to do.
@@ -102,7 +107,7 @@ impl<S: Store> State<S> {
             .take(rows_max)
             .take_while(|(_, changes)| {
                 let first = count == 0;
-                count += changes.iter().map(weight).sum::<usize>().max(1);
+                count += weight_of(changes).max(1);
                 first || count <= SLICE_CHANGES_MAX
             })
             .count();
