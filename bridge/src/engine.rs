@@ -566,15 +566,15 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// Nothing was settled; the journal still has everything.
     pub fn settle(&mut self) -> Result<bool, StoreError> {
-        self.settle_oldest(usize::MAX)
+        self.settle_oldest(usize::MAX, settle::SLICE_CHANGES_MAX)
     }
 
-    /// As [`Engine::settle`], of the oldest `rows` journal rows only.
+    /// As [`Engine::settle`], of the oldest `rows` journal rows only, and about `changes` of theirs: that many places too of a row that has more.
     ///
     /// # Errors
     /// As [`Engine::settle`].
-    pub fn settle_oldest(&mut self, rows: usize) -> Result<bool, StoreError> {
-        let settled = self.state.settle_slice(self.log, self.now.server_secs, rows)?;
+    pub fn settle_oldest(&mut self, rows: usize, changes: usize) -> Result<bool, StoreError> {
+        let settled = self.state.settle_slice(self.log, self.now.server_secs, rows, changes)?;
         let readers = &self.readers;
         self.state.trim(|user| readers.contains_key(user));
         Ok(settled)

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use self::waiting::{SETTLE_AFTER, Waiting};
 use crate::Error;
 use crate::engine::{CommitError, Engine, Event, Now, Released, Reply, Request, Ticket};
-use crate::settle::SLICE_CHANGES_MAX;
+use crate::settle::{SLICE_CHANGES_FULL_MAX, SLICE_CHANGES_MAX};
 use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
@@ -367,8 +367,7 @@ impl<S: Store> Loop<S> {
         Ok(())
     }
 
-    /// One slice, between batches: the loop is never held for longer than that. When more comes than is settled so, as many slices as settle
-    /// twice of what the last batch brought: then it is the settling that bounds how much is taken in.
+    /// One slice, between batches: the loop is never held for longer than that, unless more comes than is settled so.
     fn settle_if_due(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if now < self.settle_not_before || self.is_held() {
@@ -380,9 +379,13 @@ impl<S: Store> Loop<S> {
         if self.round == 0 && !self.engine.has_dead_rows() {
             return Ok(());
         }
-        let slices = if self.waiting.is_full() { 1 + 2 * self.waiting.newest() / SLICE_CHANGES_MAX } else { 1 };
-        for _ in 0..slices {
-            if !self.settle_slice(now)? || !self.waiting.is_full() {
+        if !self.waiting.is_full() {
+            self.settle_slice(now, SLICE_CHANGES_MAX)?;
+            return Ok(());
+        }
+        // As much as came at the least: then it is the settling that bounds how much is taken in.
+        for _ in 0..=self.waiting.newest() / SLICE_CHANGES_FULL_MAX {
+            if !self.settle_slice(now, SLICE_CHANGES_FULL_MAX)? {
                 break;
             }
         }
@@ -390,8 +393,8 @@ impl<S: Store> Loop<S> {
     }
 
     /// `false`: it failed, and rests.
-    fn settle_slice(&mut self, now: Instant) -> Result<bool, Error> {
-        match self.engine.settle_oldest(self.round) {
+    fn settle_slice(&mut self, now: Instant, changes: usize) -> Result<bool, Error> {
+        match self.engine.settle_oldest(self.round, changes) {
             Ok(_) => {
                 let settled = self.waiting.len().saturating_sub(self.engine.unsettled());
                 self.waiting.keep_newest(self.engine.unsettled());

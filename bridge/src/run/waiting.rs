@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 /// How long a journal row waits before it is settled: what is delivered by then is never written to a table.
 pub(super) const SETTLE_AFTER: Duration = Duration::from_secs(1);
-/// Changes that the journal may hold before they are settled whatever their age, as fast as they come: about 250 MB of memory, and two seconds
+/// Changes that the journal may hold before they are settled whatever their age, as fast as they come: about 150 MB of memory, and a second
 /// of a start.
-pub(super) const JOURNAL_CHANGES_MAX: usize = 400_000;
+pub(super) const JOURNAL_CHANGES_MAX: usize = 200_000;
 
 /// Rows in the order of their commits: when, and how many changes each has.
 #[derive(Debug)]
