@@ -20,6 +20,7 @@ use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::contacts;
 use crate::devices;
+use crate::groups;
 use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
 use crate::media::{self, rules::Question};
@@ -94,6 +95,8 @@ pub enum Request {
     Presence(presence::ask::Ask),
     /// Asks about devices. [`Reply::Devices`].
     Devices(devices::Ask),
+    /// Asks about groups. [`Reply::Groups`].
+    Groups(groups::Ask),
     /// Asks about statuses. [`Reply::Status`].
     Status(status::ask::Ask),
 }
@@ -115,6 +118,8 @@ pub enum Reply {
     Presence(presence::ask::Told),
     /// To [`Request::Devices`].
     Devices(devices::Told),
+    /// To [`Request::Groups`].
+    Groups(groups::Told),
     /// To [`Request::Status`].
     Status(status::ask::Told),
     /// Nothing was done.
@@ -346,6 +351,7 @@ impl<S: Store> Engine<S> {
             | Request::Blocks(_)
             | Request::Presence(_)
             | Request::Devices(_)
+            | Request::Groups(_)
             | Request::Account(_) => Ok(false),
         }
     }

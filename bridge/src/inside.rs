@@ -71,6 +71,7 @@ impl<S: Store> Engine<S> {
             Request::Blocks(ask) => Reply::Blocks(self.blocks_question(ask)?),
             Request::Presence(ask) => Reply::Presence(self.presence_question(ask)?),
             Request::Devices(ask) => Reply::Devices(self.devices_question(ask)?),
+            Request::Groups(ask) => Reply::Groups(self.groups_question(ask)?),
             Request::Status(ask) => Reply::Status(self.status_question(ask)?),
             Request::Media(question) => Reply::Media(self.media_question(question)?),
             other => Reply::Changed(self.handle_request(other)?),
@@ -281,6 +282,7 @@ impl Request {
             | Self::Blocks(_)
             | Self::Presence(_)
             | Self::Devices(_)
+            | Self::Groups(_)
             | Self::Account(_) => None,
         }
     }

@@ -27,6 +27,7 @@ pub mod contacts;
 pub mod devices;
 pub mod engine;
 pub mod expiry;
+pub mod groups;
 pub mod hidden;
 pub mod http;
 pub mod inside;

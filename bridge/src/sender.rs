@@ -360,6 +360,10 @@ impl<S: Store> Engine<S> {
             Item::Unwatch(chat) => self.unwatch(connection, &chat),
             Item::Available(in_front) => self.set_in_front(user, connection, in_front),
             Item::Sync => self.sync(user, device),
+            Item::Group(_) => {
+                let details = "chat: expected a group that you are a member of, got another";
+                Ok(Err(Refusal::new(Kind::UnknownRecipient, details)))
+            }
             // Taken care of before.
             Item::Message(_) | Item::Ack(_) => Ok(Ok(())),
         }
