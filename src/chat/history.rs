@@ -108,7 +108,7 @@ pub(super) fn body(content: &Map<String, Value>) -> Body {
 pub(super) fn keep(db: &Connection, user: &str, event: &Event) -> Result<Vec<Msg>, BoxError> {
     Ok(match event {
         Event::Message(message) => vec![keep_message(db, user, message)?],
-        Event::Receipt(receipt) if receipt.recipient == user => {
+        Event::Receipt(receipt) if receipt.recipient.as_deref() == Some(user) => {
             keep_read(db, &receipt.chat, receipt.n)?;
             vec![Msg::ReadElsewhere { chat: receipt.chat.clone(), n: receipt.n }]
         }
