@@ -315,3 +315,47 @@ const PREFIX: &str = "g:";
 fn names(users: &[impl AsRef<str>]) -> Vec<&str> {
     users.iter().map(AsRef::as_ref).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Tick;
+
+    async fn client() -> Client {
+        Client::builder("mqtt://127.0.0.1:1").user("alice").token("t").start().await.expect("a client without a server")
+    }
+
+    #[tokio::test]
+    async fn a_group_is_found_again_by_its_name_and_what_is_sent_to_it_goes_behind_its_creation() {
+        let client = client().await;
+        let trip = client.create_group("Trip", &["bob", "carol"]).await.expect("on the disk");
+        let hi = trip.chat().send_text("hi").await.expect("on the disk");
+        let added = trip.add(&["dave"]).await.expect("on the disk");
+        let creation = client.group(trip.name()).creation().expect("the creation");
+        assert_eq!((creation.chat(), creation.progress().tick), (trip.name().to_owned(), Tick::Queued));
+        let keys = [&creation, &hi, &added].map(|message| message.progress().key);
+        assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_server_would_refuse_for_its_shape_is_refused_here() {
+        let client = client().await;
+        let group = client.group("g:0191f0a2c3d4e5f6");
+        let many: Vec<String> = (0..257).map(|i| format!("u{i}")).collect();
+        for (expected, outcome) in [
+            ("users: expected 1 to 256", group.add(&[] as &[&str]).await),
+            ("users: expected 1 to 256", group.remove(&many).await),
+            ("users[0]", group.promote(&["NO NAME"]).await),
+            ("subject: expected 1 to 100", group.set_subject("").await),
+            ("description: expected 0 to 2048", group.set_description(&"x".repeat(2049)).await),
+            ("group: expected g:", client.group("bob").leave().await),
+            ("invite: expected natter:join/", client.join_group("https://example.org").await),
+        ] {
+            match outcome {
+                Err(Error::Invalid(details)) => assert!(details.starts_with(expected), "{details}"),
+                other => panic!("expected {expected}, got {other:?}"),
+            }
+        }
+        assert!(client.outgoing().is_empty());
+    }
+}
