@@ -117,16 +117,8 @@ impl GroupChange {
 }
 
 impl Change {
-    /// Reads the `system` object of wire.md section 5, as an app may have kept it.
-    ///
-    /// ```
-    /// use natter_client::groups::Change;
-    ///
-    /// let kept = serde_json::json!({"type": "group_user_added", "user": "carol", "by": "alice"});
-    /// assert_eq!(Change::of_object(&kept), Change::Added { users: vec!["carol".into()], subject: None });
-    /// ```
-    #[must_use]
-    pub fn of_object(system: &Value) -> Self {
+    /// Reads the `system` object of wire.md section 5.
+    fn of_object(system: &Value) -> Self {
         let text = |name: &str| system.get(name).and_then(Value::as_str).map(str::to_owned);
         let several = system.get("users").and_then(Value::as_array).into_iter().flatten();
         let users: Vec<String> =
