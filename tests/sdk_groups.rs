@@ -203,6 +203,8 @@ async fn ticks_are_those_of_all_members_and_a_receipt_counts_them() {
     let carol = connect(&server, "carol").await;
     let mut at_carol = carol.events();
     lines(&mut at_carol, 2).await;
+    // Asking for the next one says that the one before is there.
+    tokio::spawn(async move { while at_carol.next().await.is_some() {} });
     counted((2, 1, 2)).await;
     in_time(message.delivered()).await.expect("two ticks");
     assert_eq!(message.progress().tick, Tick::Delivered);
