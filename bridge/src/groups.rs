@@ -1,4 +1,8 @@
 //! Groups: who is in them, and what is asked about them.
+//!
+//! - [`ticks`] what senders are told of who has had their messages  (pure)
+
+pub mod ticks;
 
 use natter_protocol::error::Refusal;
 use natter_protocol::{GroupId, N, UserId};
