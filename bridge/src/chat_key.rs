@@ -66,6 +66,12 @@ impl ChatKey {
         self.0.starts_with("s:")
     }
 
+    /// Whether this is a group's.
+    #[must_use]
+    pub fn is_group(&self) -> bool {
+        self.0.starts_with("g:")
+    }
+
     /// The other one of a pair, from `user`'s side.
     #[must_use]
     pub fn other(&self, user: &UserId) -> Option<UserId> {

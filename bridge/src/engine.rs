@@ -218,6 +218,8 @@ pub struct Engine<S> {
     pub(crate) long_acks: VecDeque<LongAck>,
     /// Files that went with their statuses and whose bytes are still there.
     pub(crate) ended_files: VecDeque<crate::media::row::MediaFile>,
+    /// Whose marks in groups this batch has moved.
+    pub(crate) moved: groups::receipts::Moved,
     pub(crate) presence: Presence,
     pub(crate) typing: Typing,
     /// What is worth something now or never.
@@ -258,6 +260,7 @@ impl<S: Store> Engine<S> {
             left: devices::Left::default(),
             long_acks: VecDeque::new(),
             ended_files: VecDeque::new(),
+            moved: groups::receipts::Moved::default(),
             presence: Presence::default(),
             typing: Typing::default(),
             hints: Vec::new(),
@@ -442,6 +445,7 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// [`CommitError`]: nothing of the batch may be said; call [`Engine::abort`] next, unless this was [`CommitError::Fenced`].
     pub fn commit(&mut self) -> Result<(), CommitError> {
+        self.tell_moved()?;
         self.pass_over_noted()?;
         self.look_around()?;
         self.forget_receipts_on_purpose();
@@ -503,6 +507,7 @@ impl<S: Store> Engine<S> {
     pub fn abort(&mut self, why: NotNow) -> Result<Released, StoreError> {
         self.give_up_presence();
         self.passed_over.clear();
+        self.moved.clear();
         // Their rows may be there again. What is not is an orphan.
         self.ended_files.clear();
         self.answers.clear();

@@ -1,7 +1,8 @@
 //! Groups: who is in them, and what is asked about them.
 //!
-//! - [`ticks`] what senders are told of who has had their messages  (pure)
+//! - [`ticks`] what senders are told of who has had their messages · [`receipts`] marks that rise, once a batch  (pure)
 
+pub mod receipts;
 pub mod ticks;
 
 use natter_protocol::error::Refusal;
@@ -101,10 +102,10 @@ pub struct MemberTicks {
 }
 
 impl<S: Store> Engine<S> {
-    #[expect(clippy::unnecessary_wraps, reason = "reads the store soon")]
     pub(crate) fn groups_question(&mut self, ask: Ask) -> Result<Told, StoreError> {
         match ask {
             Ask::List(..) => Ok(Told::List(Vec::new())),
+            Ask::Receipts(asker, group, n) => self.group_receipts(&asker, &group, n),
             _ => Ok(Told::NotFound),
         }
     }

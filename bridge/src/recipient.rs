@@ -9,7 +9,7 @@ use natter_protocol::link::{Down, Window};
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry, topic};
 
-use crate::change::{Change, Deleted, Item, Message, Receipt, Row, Tick};
+use crate::change::{Change, Deleted, GroupReceipt, Item, Message, Receipt, Row, Tick};
 use crate::chat_key::ChatKey;
 use crate::engine::{Engine, Released};
 use crate::reader::Reader;
@@ -153,6 +153,9 @@ impl<S: Store> Engine<S> {
                     marks.len() - 1
                 }
             };
+            if message.chat.is_group() && !taken {
+                continue;
+            }
             let chat = self.state.chat(&message.chat)?;
             if chat.is_hidden(member, message.n) {
                 // It was on its way when its sender was blocked.
@@ -164,6 +167,10 @@ impl<S: Store> Engine<S> {
                 continue;
             }
             let mut after = std::mem::replace(mark, message.n);
+            if message.chat.is_group() {
+                // Senders are told counts, once a batch.
+                continue;
+            }
             let is_status = message.chat.is_status();
             if is_status {
                 // What lies between went to others.
@@ -193,7 +200,9 @@ impl<S: Store> Engine<S> {
             }
         }
         for (chat, n) in marks {
-            if self.state.chat(&chat)?.mark(member, Tick::Delivered) < n {
+            if chat.is_group() {
+                self.raise_in_group(&chat, member, Tick::Delivered, n)?;
+            } else if self.state.chat(&chat)?.mark(member, Tick::Delivered) < n {
                 self.change(Change::Mark { chat, member: member.clone(), tick: Tick::Delivered, n })?;
             }
         }
@@ -431,10 +440,18 @@ pub(crate) fn tail(user: &UserId, row: &Row) -> (Option<Arc<Message>>, Vec<u8>) 
             (None, entry::failed(failed.id.as_ref(), at.as_ref(), &failed.refusal()))
         }
         Item::Gap(gap) => (None, entry::gap(gap.from, gap.to, gap.reason())),
+        Item::GroupReceipt(receipt) => (None, group_tail(user, receipt)),
         Item::Deleted(Deleted { poster, n, id, timestamp }) => {
             (None, entry::status_deleted(poster, *n, id, *timestamp))
         }
     }
+}
+
+fn group_tail(user: &UserId, receipt: &GroupReceipt) -> Vec<u8> {
+    let chat = receipt.chat.seen_by(user).unwrap_or(Chat::Status);
+    let GroupReceipt { kind, chat: _, after, n, id, delivered_to, read_by, of, timestamp } = receipt;
+    let counts = entry::Counts { delivered_to: *delivered_to, read_by: *read_by, of: *of };
+    entry::group_receipt((*kind).into(), &chat, (*after, *n), id, counts, *timestamp)
 }
 
 /// A message as `user` sees it.

@@ -418,6 +418,9 @@ impl<S: Store> Engine<S> {
         if chat.is_status() {
             return self.read_statuses(user, device, chat, n);
         }
+        if chat.is_group() {
+            return self.read_in_group(user, device, chat, n);
+        }
         let before = self.state.chat(chat)?.mark(user, Tick::Read);
         if n <= before {
             return Ok(());

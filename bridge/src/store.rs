@@ -6,6 +6,7 @@ pub mod audit;
 pub mod background;
 mod blocks;
 mod contacts;
+mod groups;
 mod kept;
 pub mod loss;
 mod mark;
@@ -339,6 +340,18 @@ pub trait Store {
         after: N,
         upto: N,
     ) -> Result<Option<(N, MessageId)>, StoreError>;
+
+    /// The newest messages of a conversation with `after < n <= upto`, at most `limit`, in order of numbers: number, sender, id.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn sent(
+        &mut self,
+        chat: &ChatKey,
+        after: N,
+        upto: N,
+        limit: usize,
+    ) -> Result<Vec<(N, UserId, MessageId)>, StoreError>;
 
     /// How many messages of `sender` a conversation has behind number `after`, at most `limit`.
     ///

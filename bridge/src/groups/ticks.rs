@@ -120,7 +120,7 @@ pub fn range(standings: &[Standing<'_>], last_n: N) -> Option<(N, N)> {
 ///
 /// A message is told if a step of its counts rose. What is told beside it, to make one entry of many, is true as well.
 #[must_use]
-pub fn told<'a>(standings: &[Standing<'a>], messages: &'a [Sent]) -> Vec<Run<'a>> {
+pub fn told<'a>(standings: &[Standing<'_>], messages: &'a [Sent]) -> Vec<Run<'a>> {
     let (Some(first), Some(last)) = (messages.first(), messages.last()) else { return Vec::new() };
     let within = (first.n, last.n);
     let mut before = Sweep::new(standings, |standing| standing.before, within);

@@ -136,7 +136,11 @@ impl<'a> Touched<'a> {
                 self.statuses.insert((chat, *n));
             }
             // The receipt that a merge speaks of was settled with its own row, or is still to come with it.
-            Change::Notice { .. } | Change::Merged { .. } | Change::Kept { .. } | Change::Revoked(_) => {}
+            Change::Notice { .. }
+            | Change::Merged { .. }
+            | Change::Counted { .. }
+            | Change::Kept { .. }
+            | Change::Revoked(_) => {}
         }
     }
 }

@@ -317,6 +317,19 @@ impl Store for Memory {
         Ok(all.map(|((id, _), accepted)| (accepted.n, id.clone())).min())
     }
 
+    fn sent(
+        &mut self,
+        chat: &ChatKey,
+        after: N,
+        upto: N,
+        limit: usize,
+    ) -> Result<Vec<(N, UserId, MessageId)>, StoreError> {
+        let all = self.accepted.iter().filter(|(_, row)| row.chat == *chat && row.n > after && row.n <= upto);
+        let mut all: Vec<_> = all.map(|((id, from), row)| (row.n, from.clone(), id.clone())).collect();
+        all.sort();
+        Ok(all.split_off(all.len().saturating_sub(limit)))
+    }
+
     fn count_of(&mut self, chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError> {
         let all = self
             .accepted

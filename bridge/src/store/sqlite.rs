@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as SqlRow, Transact
 
 use super::blocks;
 use super::contacts;
+use super::groups;
 use super::kept;
 use super::loss::{self, Extent};
 use super::mark::{self, Found, MARKED_LOG, Mark};
@@ -499,6 +500,16 @@ impl Store for Sqlite {
         upto: N,
     ) -> Result<Option<(N, MessageId)>, StoreError> {
         unheard::oldest_of(&self.connection, chat, sender, after, upto)
+    }
+
+    fn sent(
+        &mut self,
+        chat: &ChatKey,
+        after: N,
+        upto: N,
+        limit: usize,
+    ) -> Result<Vec<(N, UserId, MessageId)>, StoreError> {
+        groups::sent(&self.connection, chat, (after, upto), limit)
     }
 
     fn count_of(&mut self, chat: &ChatKey, sender: &UserId, after: N, limit: u64) -> Result<u64, StoreError> {

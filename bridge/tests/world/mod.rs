@@ -87,6 +87,7 @@ impl Store for Fragile {
         unheard(chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError>;
         unheard_over(before: u64, limit: usize) -> Result<Vec<(ChatKey, UserId)>, StoreError>;
         oldest_waiting(of: &Waits<'_>) -> Result<Option<(N, u64)>, StoreError>;
+        sent(chat: &ChatKey, after: N, upto: N, limit: usize) -> Result<Vec<(N, UserId, MessageId)>, StoreError>;
         oldest_of(chat: &ChatKey, sender: &UserId, after: N, upto: N) -> Result<Option<(N, MessageId)>, StoreError>;
         status(chat: &ChatKey, n: N) -> Result<Option<Status>, StoreError>;
         status_times(chat: &ChatKey) -> Result<Vec<(N, u64)>, StoreError>;
@@ -187,6 +188,18 @@ impl World {
     pub(crate) fn crash(self) -> Self {
         let Self { engine, is_full, now, limits, last_connection, .. } = self;
         let engine = Engine::recover(engine.into_store(), limits.clone(), Arc::new(Counters::default())).unwrap();
+        Self { engine, is_full, window: Window::default(), now, limits, last_connection }
+    }
+
+    /// The process dies, and starts again over a store that holds these rows beside its own.
+    pub(crate) fn over(mut self, mut rows: Settlement) -> Self {
+        self.settle_everything();
+        let Self { engine, is_full, now, limits, last_connection, .. } = self;
+        let mut store = engine.into_store();
+        rows.upto = store.next_no(0).unwrap() - 1;
+        rows.server_secs = now.server_secs;
+        store.settle(0, &rows).unwrap();
+        let engine = Engine::recover(store, limits.clone(), Arc::new(Counters::default())).unwrap();
         Self { engine, is_full, window: Window::default(), now, limits, last_connection }
     }
 
