@@ -373,6 +373,10 @@ impl<S: Store> Engine<S> {
         match upto {
             ReadUpTo::Number(chat, n) => {
                 let key = ChatKey::new(user, chat);
+                if key.is_group() {
+                    ruled!(self.group_place(user, &key, *n));
+                    return Ok(Ok((key, *n)));
+                }
                 let last_n = self.state.chat(&key)?.last_n;
                 if *n > last_n {
                     let details = format!("n: expected at most {last_n}, the newest of the chat, got {n}");
@@ -395,6 +399,9 @@ impl<S: Store> Engine<S> {
                 for (from, accepted) in candidates {
                     let to_me = if accepted.chat.is_status() {
                         may_be_status && self.is_given(user, &accepted.chat, accepted.n)?
+                    } else if accepted.chat.is_group() {
+                        mine.as_ref().is_none_or(|chat| accepted.chat == *chat)
+                            && self.has_received(user, &accepted.chat, &from, accepted.n)?
                     } else {
                         accepted.chat.has(user)
                             && (from != *user || accepted.chat.other(user).as_ref() == Some(user))

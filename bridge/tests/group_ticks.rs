@@ -234,6 +234,36 @@ fn who_has_had_a_message_is_told_to_its_sender_alone() {
 }
 
 #[test]
+fn a_mark_in_a_group_one_is_not_in_is_refused_as_in_one_that_is_not_there() {
+    let mut world = group(&["alice"]);
+    let (erin, _) = world.device("erin", "phone");
+    let mut refusal = |command: &Value| {
+        let said = world.publish("erin", "phone", erin, command);
+        match world::answers(&said)[..] {
+            [Answer::Refused { kind, details }] => (*kind, details.clone()),
+            _ => panic!("{said:?}"),
+        }
+    };
+    let (kind, details) = refusal(&json!({"status": "read", "chat": "g:42", "n": 1}));
+    let (other_kind, other_details) = refusal(&json!({"status": "read", "chat": "g:99", "n": 1}));
+    assert_eq!((kind, details.replace("42", "99")), (other_kind, other_details));
+    let (kind, details) = refusal(&json!({"status": "read", "message_id": "m1"}));
+    let (other_kind, other_details) = refusal(&json!({"status": "read", "message_id": "m9"}));
+    assert_eq!((kind, details.replace("m1", "m9")), (other_kind, other_details));
+}
+
+#[test]
+fn a_read_mark_by_the_messages_name_means_one_that_was_received() {
+    let mut world = group(&["alice", "bob"]);
+    world.device("alice", "phone");
+    let (bob, _) = world.device("bob", "phone");
+    let said = entries(world.publish("bob", "phone", bob, &json!({"status": "read", "message_id": "m1"})));
+    assert_eq!(said.iter().map(counts).collect::<Vec<_>>(), [("read", [0, 1], "m1", [1, 1, 3])]);
+    let said = world.publish("bob", "phone", bob, &json!({"status": "read", "message_id": "m2"}));
+    assert!(matches!(world::answers(&said)[..], [Answer::Refused { .. }]), "an own one");
+}
+
+#[test]
 fn a_command_is_answered_as_in_a_chat_of_two() {
     let mut world = group(&["alice"]);
     let (bob, _) = world.device("bob", "phone");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use natter_protocol::error::{Kind, Refusal};
 use natter_protocol::{DeviceId, GroupId, N, Seq, UserId};
 
 use super::ticks::{self, Marks, RISEN_MAX, Run, Sent, Standing};
@@ -9,6 +10,7 @@ use super::{MemberTicks, Told};
 use crate::change::{Change, GroupReceipt, Item, Tick};
 use crate::chat_key::ChatKey;
 use crate::engine::Engine;
+use crate::sender::Ruling;
 use crate::state::{Conversation, State};
 use crate::store::{MemberRow, Store, StoreError};
 
@@ -82,6 +84,33 @@ impl<S: Store> Engine<S> {
             self.receipt(user, Some(device), Tick::Read, chat, (before, newest.n), &newest.id, user)?;
         }
         Ok(())
+    }
+
+    /// What a read mark in a group means. Who is not in it learns nothing, not even that it is there.
+    pub(crate) fn group_place(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Ruling<()> {
+        let known = self.state.chat(chat)?;
+        if known.members.get(user).is_none_or(|row| row.left_n.is_some()) {
+            let details = format!("chat: expected a group that you are a member of, got {}", chat.as_str());
+            return Ok(Err(Refusal::new(Kind::UnknownRecipient, details)));
+        }
+        if n > known.last_n {
+            let details = format!("n: expected at most {}, the newest of the chat, got {n}", known.last_n);
+            return Ok(Err(Refusal::new(Kind::InvalidValue, details)));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Whether a message of a group is one that a member has received.
+    pub(crate) fn has_received(
+        &mut self,
+        user: &UserId,
+        chat: &ChatKey,
+        from: &UserId,
+        n: N,
+    ) -> Result<bool, StoreError> {
+        let known = self.state.chat(chat)?;
+        let row = known.members.get(user).filter(|row| row.left_n.is_none() && row.joined_n < n);
+        Ok(row.is_some() && from != user && !known.is_hidden(user, n))
     }
 
     /// Tells senders what the batch has moved: each group is gone through once.

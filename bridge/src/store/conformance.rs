@@ -318,6 +318,12 @@ fn repeats_are_found_by_id_and_by_place(fixture: &mut impl Fixture) {
     let counts =
         [(0, 9), (1, 9), (3, 9), (0, 1)].map(|(after, limit)| store.count_of(&chat(), &alice, after, limit).unwrap());
     assert_eq!(counts, [2, 1, 0, 1]);
+    let sent =
+        |(after, upto, limit)| -> Vec<(u64, UserId, MessageId)> { store.sent(&chat(), after, upto, limit).unwrap() };
+    let [all, newest, between, none] = [(0, 9, 9), (0, 9, 1), (0, 2, 9), (3, 9, 9)].map(sent);
+    assert_eq!(all.iter().map(|(n, ..)| *n).collect::<Vec<_>>(), [1, 2, 3], "in order of numbers");
+    assert_eq!((&newest[..], &between[..], &none[..]), (&all[2..], &all[..2], &[][..]));
+    assert_eq!(newest, [(3, alice, id("y"))]);
 }
 
 fn an_account_is_its_password_and_whether_its_user_may_come_in(fixture: &mut impl Fixture) {
