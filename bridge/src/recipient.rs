@@ -153,7 +153,8 @@ impl<S: Store> Engine<S> {
                     marks.len() - 1
                 }
             };
-            if message.chat.is_group() && !taken {
+            if message.chat.is_group() && (!taken || message.is_system()) {
+                // What is a line of the group, or was not taken, raises no mark by itself.
                 continue;
             }
             let chat = self.state.chat(&message.chat)?;
@@ -168,7 +169,7 @@ impl<S: Store> Engine<S> {
             }
             let mut after = std::mem::replace(mark, message.n);
             if message.chat.is_group() {
-                // Senders are told counts, once a batch.
+                // Its senders are told by counts.
                 continue;
             }
             let is_status = message.chat.is_status();
@@ -201,7 +202,7 @@ impl<S: Store> Engine<S> {
         }
         for (chat, n) in marks {
             if chat.is_group() {
-                self.raise_in_group(&chat, member, Tick::Delivered, n)?;
+                self.raise_group_mark(&chat, member, Tick::Delivered, n)?;
             } else if self.state.chat(&chat)?.mark(member, Tick::Delivered) < n {
                 self.change(Change::Mark { chat, member: member.clone(), tick: Tick::Delivered, n })?;
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use natter_bridge::change::{Accepted, Item, Message, Row};
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::engine::{Event, Released, Reply, Request};
+use natter_bridge::groups::row::GroupRow;
 use natter_bridge::groups::{Ask, Told};
 use natter_bridge::store::{MemberRow, Settlement, UserRow};
 use natter_protocol::link::{Answer, Down, Up};
@@ -33,9 +34,13 @@ fn group(from: &[&str]) -> World {
             Accepted { chat: chat.clone(), n, timestamp, hash: [0; 16], until: u64::MAX >> 1 },
         ));
     }
+    let (subject, created_by) = (Arc::from("Trip"), user("alice"));
+    let row = GroupRow { subject, description: None, created_by, created_at: 1_764_000_000, invite: None };
+    rows.groups.push((chat.clone(), Some(row)));
     for name in MEMBERS {
         let left_n = (name == "erin").then_some(0);
-        rows.members.push((chat.clone(), user(name), MemberRow { left_n, ..MemberRow::default() }));
+        let is_admin = name == "alice";
+        rows.members.push((chat.clone(), user(name), MemberRow { left_n, is_admin, ..MemberRow::default() }));
         let (mut seq, mut offset) = (0, 0);
         let not_own: Vec<_> = rows.messages.iter().filter(|message| message.from != user(name)).cloned().collect();
         for message in not_own {
@@ -146,6 +151,38 @@ fn nothing_rises_for_who_is_out() {
 }
 
 #[test]
+fn who_goes_is_awaited_no_more_and_what_is_complete_by_that_is_told() {
+    let mut world = group(&["alice", "alice"]);
+    let (alice, _) = world.device("alice", "phone");
+    for (name, n) in [("bob", 2), ("carol", 1)] {
+        let (connection, _) = world.device(name, "phone");
+        read(&mut world, name, "phone", connection, n);
+    }
+    let remove = json!({"id": "c1", "group": "remove", "chat": "g:42", "users": ["dave"]});
+    let said = entries(world.publish("alice", "phone", alice, &remove));
+    let told: Vec<_> = said.iter().filter(|entry| entry["type"] == "status").map(counts).collect();
+    assert_eq!(told, [("read", [0, 1], "m1", [2, 2, 2])], "m2 waits for carol");
+    // And nothing of his rises any more, of what he was given before either.
+    let (dave, got) = world.device("dave", "phone");
+    assert_eq!(got.len(), 3, "with the line that he was removed");
+    assert!(entries(world.ack("dave", dave, 3)).is_empty());
+    let remove = json!({"id": "c2", "group": "remove", "chat": "g:42", "users": ["bob", "carol"]});
+    let said = entries(world.publish("alice", "phone", alice, &remove));
+    assert!(said.iter().all(|entry| entry["type"] != "status"), "nobody is left to have it: {said:?}");
+}
+
+#[test]
+fn a_line_of_the_group_makes_no_tick() {
+    let mut world = group(&[]);
+    let (alice, _) = world.device("alice", "phone");
+    let change = json!({"id": "c1", "group": "change", "chat": "g:42", "subject": "Trip to Rome"});
+    world.publish("alice", "phone", alice, &change);
+    let (bob, got) = world.device("bob", "phone");
+    assert_eq!(got.len(), 1);
+    assert!(entries(world.ack("bob", bob, 1)).is_empty());
+}
+
+#[test]
 fn a_crash_and_a_settlement_after_every_step_change_nothing() {
     let play = |breaks: bool| {
         let mut world = group(&["alice", "bob", "alice"]);
@@ -199,7 +236,7 @@ fn the_own_read_mark_goes_to_the_other_devices() {
     assert_eq!(own.len(), 1, "{said:?}");
     assert_eq!(
         (&own[0]["status"], &own[0]["chat"], &own[0]["n"], &own[0]["id"]),
-        (&json!("read"), &json!("g:42"), &json!(1), &json!("m1"))
+        (&json!("read"), &json!("g:42"), &json!(2), &json!("m2"))
     );
 }
 
