@@ -7,6 +7,7 @@
 
 mod command;
 mod edit;
+mod groups;
 mod history;
 mod model;
 mod page;

@@ -222,6 +222,50 @@ fn a_device_is_linked_by_the_code_on_the_screen_and_unlinked_there() {
 }
 
 #[test]
+fn a_group_is_made_joined_counted_and_left_on_the_screen() {
+    let server = TestServer::with_users(&["alice", "bob", "carol"]);
+    let mut alice = Terminal::of(&server, "alice", "bob");
+    alice.types("/group new \"Our trip\" bob\r");
+    alice.sees("alice made the group Our trip with bob");
+    alice.types("who drives?\r");
+    alice.sees("who drives? ✓");
+    let groups = common::Client::of(&server, "alice").get("/v1/groups").ok();
+    let group = groups["groups"][0]["group"].as_str().expect("a group").to_owned();
+    let mut bob = Terminal::of(&server, "bob", &group);
+    bob.sees("alice who drives?");
+    alice.sees_read("who drives?");
+
+    alice.types("/invite\r");
+    alice.sees("/join natter:join/");
+    let shown = alice.shows();
+    let link = shown.split("/join ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a link").to_owned();
+    let mut carol = Terminal::of(&server, "carol", "alice");
+    carol.types(&format!("/join {link}\r"));
+    carol.sees("carol joined by the invite link");
+    carol.leaves();
+    alice.types("/group promote bob\r");
+    alice.sees("alice made bob an admin");
+    bob.types("I do\r");
+    // She is away: one of two has it.
+    bob.sees("I do ✓ 1/2");
+    bob.types("/group remove carol\r");
+    bob.sees_read("I do");
+    bob.types("/group info\r");
+    bob.sees("bob  admin");
+    alice.types("/group leave\r");
+    alice.sees("alice left");
+    alice.types("/group add carol\r");
+    alice.sees("expected a group that you are a member of");
+    alice.leaves();
+    bob.leaves();
+    // What happened is kept.
+    let mut bob = Terminal::of(&server, "bob", &group);
+    bob.sees("alice left");
+    assert!(bob.shows().contains("Our trip"), "{}", bob.shows());
+    bob.leaves();
+}
+
+#[test]
 fn a_status_is_posted_and_seen_by_who_has_its_poster_as_a_contact() {
     let server = TestServer::with_users(&["alice", "bob"]);
     for (user, contact) in [("alice", "bob"), ("bob", "alice")] {

@@ -157,6 +157,23 @@ fn send_file_sends_it_and_saves_what_comes_back() {
     assert_eq!(std::fs::read_to_string(dir.path().join("received/chart.txt")).unwrap(), "here be dragons");
 }
 
+#[test]
+fn group_prints_what_its_members_do() {
+    let server = TestServer::with_users(&["alice", "bob"]);
+    let mut command = example("group");
+    command.args([&url(&server), "alice", &server.token("alice"), "Trip", "bob"]);
+    let group = Running::start(command);
+    group.says("Trip is g:");
+    let mut bob = Device::v5(&server, "bob", "phone");
+    let question = message(&mut bob);
+    assert_eq!((&question["n"], &question["text"]["body"]), (&2.into(), &"who comes?".into()));
+    let chat = question["chat"].as_str().unwrap();
+    group.says("alice made the group");
+    group.says("1 of 1 have it, 0 have read it");
+    bob.send(chat, "b1", "me");
+    group.says("bob: me");
+}
+
 /// It names the port that a first server has; where somebody else has that port, there is nothing to see.
 #[test]
 fn quickstart_says_hi_and_prints_what_arrives() {

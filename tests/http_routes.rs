@@ -49,8 +49,8 @@ fn filled(path: &str, names: &[(&str, &str)]) -> String {
     for (name, value) in names {
         path = path.replace(&format!("{{{name}}}"), value);
     }
-    let names = ["version", "user", "id", "chat", "n", "media_id", "device", "jti"];
-    let usual = ["24.0", "alice", "1234567890123456", "bob", "1", "1234567890123456", "phone", "x"];
+    let names = ["version", "user", "id", "chat", "n", "media_id", "device", "jti", "group", "code"];
+    let usual = ["24.0", "alice", "1234567890123456", "bob", "1", "1234567890123456", "phone", "x", "g:42", "abc"];
     for (name, value) in names.iter().zip(usual) {
         path = path.replace(&format!("{{{name}}}"), value);
     }
@@ -148,9 +148,18 @@ fn s20_a_token_for_something_else_opens_nothing() {
 }
 
 /// How an operation speaks of something of alice's when somebody else calls it; `None`: it speaks of nothing but its caller's.
-fn of_alice(name: &str, media: &str) -> Option<(String, Value)> {
+fn of_alice(name: &str, media: &str, group: &str) -> Option<(String, Value)> {
     let cloud = format!("/v24.0/{media}");
     let own = format!("/v1/media/{media}");
+    let of_group = |rest: &str| format!("/v1/groups/{group}{rest}");
+    if let Some((method, rest)) = name.split_once(" /v1/groups/{group}") {
+        let body = match (method, rest) {
+            ("PATCH", "") => json!({"subject": "of mallory"}),
+            ("POST", "/members") => json!({"users": ["mallory"]}),
+            _ => json!({}),
+        };
+        return Some((of_group(&rest.replace("{user}", "alice").replace("{n}", "1")), body));
+    }
     let (path, body) = match name {
         "GET /messages" => ("/messages?user_id=alice", json!({})),
         "POST /messages" => ("/messages", json!({"sender_ID": "alice", "reciever_ID": "alice", "text": "hi"})),
@@ -191,6 +200,11 @@ fn of_alice(name: &str, media: &str) -> Option<(String, Value)> {
         | "GET /v1/blocks"
         | "PUT /v1/blocks/{user}"
         | "DELETE /v1/blocks/{user}"
+        | "GET /v1/groups"
+        | "POST /v1/groups"
+        // Whoever has the code is meant.
+        | "GET /v1/groups/invites/{code}"
+        | "POST /v1/groups/join"
         | "GET /v1/presence/{user}"
         | "GET /v1/privacy"
         | "PUT /v1/privacy"
@@ -220,9 +234,12 @@ fn s59_nobody_reaches_what_is_anothers() {
     let media = alice.request("POST", "/v1/media?name=secret.txt", &[("content-type", "text/plain")], b"xxxx").ok();
     let media = media["id"].as_str().unwrap();
     alice.post("/v1/status", &json!({"text": "xxxx", "id": "hers"})).ok();
+    let group = alice.post("/v1/groups", &json!({"subject": "xxxx", "users": ["bob"]})).ok();
+    let group = group["group"].as_str().unwrap();
+    let link = alice.post(&format!("/v1/groups/{group}/invite_link"), &json!({})).ok();
     let mallory = Client::of(&server, "mallory");
     for operation in operations(&server).iter().filter(|operation| operation.asks_for_a_token) {
-        let Some((path, body)) = of_alice(&operation.name(), media) else { continue };
+        let Some((path, body)) = of_alice(&operation.name(), media, group) else { continue };
         let answer = mallory.request(&operation.method, &path, &[], body.to_string().as_bytes());
         // An id that is unknown is 400 in WhatsApp's APIs, whatever it is of.
         let is_unknown = body.get("status").is_some() || path.ends_with(media) && path.starts_with("/v24.0/");
@@ -234,8 +251,15 @@ fn s59_nobody_reaches_what_is_anothers() {
     assert_eq!(mallory.get("/v1/status?from=alice").ok()["statuses"], json!([]));
     assert_eq!(alice.get(&format!("/v1/media/{media}")).body, b"xxxx", "it is there still");
     assert_eq!(alice.get("/v1/status").ok()["statuses"][0]["id"], "hers", "and so is that");
+    assert_eq!(mallory.get("/v1/groups").ok()["groups"], json!([]));
+    let shown = alice.get(&format!("/v1/groups/{group}")).ok();
+    let who: Vec<&Value> = shown["members"].as_array().unwrap().iter().map(|member| &member["user"]).collect();
+    assert_eq!((&shown["subject"], who), (&json!("xxxx"), vec![&json!("alice"), &json!("bob")]));
+    assert_eq!(alice.get(&format!("/v1/groups/{group}/invite_link")).ok(), link, "the link is the same");
     let page = bob.get("/messages").ok();
-    assert_eq!(page["messages"], json!([]), "no mark of mallory's, and no message: {page}");
+    let entries = page["messages"].as_array().unwrap();
+    assert_eq!(entries.len(), 1, "no mark of mallory's, and no message: {page}");
+    assert_eq!(entries[0]["system"]["type"], "group_created");
 }
 
 #[test]

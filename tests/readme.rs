@@ -47,11 +47,12 @@ fn write_program(path: &Path, text: &str) {
 #[test]
 fn every_command_is_run_by_a_test_or_by_ci() {
     let blocks = blocks();
-    assert_eq!(blocks.len(), 7, "a new block needs somebody who runs it");
+    assert_eq!(blocks.len(), 8, "a new block needs somebody who runs it");
     assert_eq!((blocks[0], blocks[1]), ("cargo run --release\n", "cargo test --workspace\n"));
     assert!(blocks[2].starts_with("apt-get update && apt-get install "));
-    // Contacts and media: behind the five minutes, below.
-    assert!(blocks[5].contains("/v1/contacts/import") && blocks[6].contains("/v1/media"));
+    // Contacts, groups and media: behind the five minutes, below.
+    assert!(blocks[5].contains("/v1/contacts/import") && blocks[6].contains("/v1/groups"));
+    assert!(blocks[7].contains("/v1/media"));
     for command in [
         "cargo run --release",
         "cargo test --workspace",
@@ -177,6 +178,12 @@ fn the_five_minutes_end_with_both_ticks_and_read() {
     let output = run(blocks()[5]);
     assert!(String::from_utf8_lossy(&output.stdout).contains(r#""added":1,"present":0,"failed":0"#), "{output:?}");
     let output = run(blocks()[6]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let words = ["group_created", "to the sea?", r#""members":[{"user":"alice","admin":true"#, "natter:join/"];
+    for word in words {
+        assert!(stdout.contains(word), "no {word} in: {output:?}");
+    }
+    let output = run(blocks()[7]);
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && stdout.ends_with("see you at eight\n"), "{output:?}");
 }

@@ -3,31 +3,13 @@
 
 mod common;
 
-use std::net::SocketAddr;
-
+use common::port::stable_port;
 use common::{TestServer, patience};
 use natter_client::{Client, Event};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 const MESSAGES: usize = 1_000;
-
-/// A port that stays while the server's changes: every connection goes on to where the server is then, or ends at once.
-async fn stable_port(server: watch::Receiver<SocketAddr>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap_or_else(|e| panic!("{e}"));
-    let address = listener.local_addr().unwrap_or_else(|e| panic!("{e}"));
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let to = *server.borrow();
-            tokio::spawn(async move {
-                let mut server = TcpStream::connect(to).await?;
-                tokio::io::copy_bidirectional(&mut client, &mut server).await
-            });
-        }
-    });
-    address
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_queued_messages_outlive_the_server_once_and_in_order() {

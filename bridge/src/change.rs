@@ -97,6 +97,8 @@ pub enum Item {
     Gap(Gap),
     /// A status that was taken back.
     Deleted(Deleted),
+    /// How many members of a group have had messages of the user's.
+    GroupReceipt(Box<GroupReceipt>),
 }
 
 impl Item {
@@ -108,12 +110,20 @@ impl Item {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Message(message) => message.bytes(),
-            Self::Receipt(_) | Self::Failed(_) | Self::Gap(_) | Self::Deleted(_) => Self::OVERHEAD_BYTES,
+            Self::Receipt(_) | Self::Failed(_) | Self::Gap(_) | Self::Deleted(_) | Self::GroupReceipt(_) => {
+                Self::OVERHEAD_BYTES
+            }
         }
     }
 }
 
 impl Message {
+    /// Whether it is a change of the group it is in.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.body.starts_with("\"type\":\"system\"")
+    }
+
     /// What an entry with it counts for in a quota.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -136,6 +146,29 @@ pub struct Receipt {
     pub id: MessageId,
     /// Whose receipt it is.
     pub member: UserId,
+    /// Unix seconds.
+    pub timestamp: u64,
+}
+
+/// Of all messages of `chat` with `after < n <= n` that the inbox's user has sent, so many members of `of` have had, and have read, each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupReceipt {
+    /// Which of the two counts rose; read if both did.
+    pub kind: Tick,
+    /// The group.
+    pub chat: ChatKey,
+    /// From behind this number.
+    pub after: N,
+    /// Up to this one.
+    pub n: N,
+    /// The id of that one.
+    pub id: MessageId,
+    /// Members of whom a device has it.
+    pub delivered_to: u32,
+    /// Members who have read it.
+    pub read_by: u32,
+    /// Members who may.
+    pub of: u32,
     /// Unix seconds.
     pub timestamp: u64,
 }
@@ -544,6 +577,15 @@ pub enum Change {
         /// Whether it does.
         is_good: bool,
     },
+    /// A group's receipt that nobody was sent yet says this now.
+    Counted {
+        /// Whose inbox.
+        user: UserId,
+        /// Which receipt.
+        seq: Seq,
+        /// What it says.
+        receipt: Box<GroupReceipt>,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -637,6 +679,7 @@ impl Change {
             | Self::DeviceInfo { user, .. }
             | Self::Notice { user, .. }
             | Self::Merged { user, .. }
+            | Self::Counted { user, .. }
             | Self::Cursor { user, .. }
             | Self::Skipped { user, .. }
             | Self::Kept { user, .. }

@@ -2,11 +2,14 @@
 //!
 //! - [`rules`] the commands that change one · [`marks`] who has had and read what, and which messages are whose · [`row`] what is kept ·
 //!   [`known`] what is not settled of it beside the conversation itself
+//! - [`ticks`] what senders are told when marks rise, pure · [`receipts`] the entries that say it
 
 pub(crate) mod known;
 pub(crate) mod marks;
+pub mod receipts;
 pub mod row;
 pub(crate) mod rules;
+pub mod ticks;
 
 use std::sync::Arc;
 

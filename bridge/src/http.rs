@@ -6,6 +6,7 @@
 //! - `liberal` bodies as real clients write them (pure) · `inline` a message in multipart · `extract` queries, paths, bodies
 //! - `contacts` whom a user knows · `import` out of a file · `blocks` whom he does not hear · `status` what is shown for a day
 //! - `presence` who is there, and who may see it
+//! - `groups` who is in them, who may change them, invite links · `page` lists in pages
 //! - `media` files · `form` bodies that carry one · `link` files that lie elsewhere
 //! - `document` `/openapi.json`, made from the routes, and a page that shows it
 //!
@@ -17,12 +18,14 @@ mod contacts;
 mod document;
 mod extract;
 pub mod form;
+mod groups;
 mod import;
 mod inline;
 mod liberal;
 mod link;
 pub mod media;
 mod messages;
+mod page;
 mod presence;
 mod problem;
 mod send;
@@ -98,7 +101,8 @@ pub fn router(api: Api, more: Routes) -> Router {
         .merge(contacts::routes())
         .merge(import::routes())
         .merge(blocks::routes())
-        .merge(presence::routes());
+        .merge(presence::routes())
+        .merge(groups::routes());
     let with_token = own.with_state(api.clone()).merge(more.with_token);
     let (with_token, protected) = with_token.split_for_parts();
     let open = OpenApiRouter::new().merge(media::open()).with_state(api.clone()).merge(more.open);

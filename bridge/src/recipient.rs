@@ -9,7 +9,7 @@ use natter_protocol::link::{Down, Window};
 use natter_protocol::planted::{self, Bug};
 use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, entry, topic};
 
-use crate::change::{Change, Deleted, Item, Message, Receipt, Row, Tick};
+use crate::change::{Change, Deleted, GroupReceipt, Item, Message, Receipt, Row, Tick};
 use crate::chat_key::ChatKey;
 use crate::engine::{Engine, Released};
 use crate::reader::Reader;
@@ -153,6 +153,10 @@ impl<S: Store> Engine<S> {
                     marks.len() - 1
                 }
             };
+            if message.chat.is_group() && (!taken || message.is_system()) {
+                // What is a line of the group, or was not taken, raises no mark by itself.
+                continue;
+            }
             let chat = self.state.chat(&message.chat)?;
             if chat.is_hidden(member, message.n) {
                 // It was on its way when its sender was blocked.
@@ -437,10 +441,18 @@ pub(crate) fn tail(user: &UserId, row: &Row) -> (Option<Arc<Message>>, Vec<u8>) 
             (None, entry::failed(failed.id.as_ref(), at.as_ref(), &failed.refusal()))
         }
         Item::Gap(gap) => (None, entry::gap(gap.from, gap.to, gap.reason())),
+        Item::GroupReceipt(receipt) => (None, group_tail(user, receipt)),
         Item::Deleted(Deleted { poster, n, id, timestamp }) => {
             (None, entry::status_deleted(poster, *n, id, *timestamp))
         }
     }
+}
+
+fn group_tail(user: &UserId, receipt: &GroupReceipt) -> Vec<u8> {
+    let chat = receipt.chat.seen_by(user).unwrap_or(Chat::Status);
+    let GroupReceipt { kind, chat: _, after, n, id, delivered_to, read_by, of, timestamp } = receipt;
+    let counts = entry::Counts { delivered_to: *delivered_to, read_by: *read_by, of: *of };
+    entry::group_receipt((*kind).into(), &chat, (*after, *n), id, counts, *timestamp)
 }
 
 /// A message as `user` sees it.

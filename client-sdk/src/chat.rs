@@ -258,7 +258,7 @@ impl Chat {
         if let Some(context) = &self.context {
             members.entry("context").or_insert_with(|| reference(context));
         }
-        self.client.send_message(id, to, &message).await
+        self.client.send_message(id, Some(to), &message).await
     }
 
     /// Says that everything up to number `n` is read. On the disk when it returns; sent when there is a connection.

@@ -384,11 +384,11 @@ impl Client {
     pub(crate) async fn send_message(
         &self,
         id: String,
-        chat: String,
+        chat: Option<String>,
         message: &Value,
     ) -> Result<OutgoingMessage, Error> {
         let payload = checked(message)?;
-        self.ask(|reply| Command::Send { id: Some(id.clone()), chat: Some(chat), payload, reply }).await?;
+        self.ask(|reply| Command::Send { id: Some(id.clone()), chat, payload, reply }).await?;
         self.message(&id).ok_or(Error::Closed)
     }
 

@@ -11,7 +11,6 @@ mod redeem;
 
 use std::fmt;
 
-use bytes::Bytes;
 use hyper::Method;
 use natter_protocol::DeviceId;
 use serde::Deserialize;
@@ -20,8 +19,8 @@ use serde_json::{Value, json};
 pub use error::DeviceError;
 pub use redeem::{Linked, Redeem};
 
-use crate::http::{self, Base, Http, HttpError};
-use crate::{Client, Error};
+use crate::Client;
+use crate::http::HttpError;
 
 /// A device of the user.
 ///
@@ -166,7 +165,7 @@ impl Client {
     }
 
     /// Ends a device of the user: when this returns, its tokens are no good, its connections are cut and nothing is kept for it. A client that
-    /// runs there ends with [`Error::Denied`].
+    /// runs there ends with [`Error::Denied`](crate::Error::Denied).
     ///
     /// ```no_run
     /// # async fn example(client: natter_client::Client) -> Result<(), natter_client::devices::DeviceError> {
@@ -215,53 +214,21 @@ impl Client {
     }
 
     async fn make_code(&self, password: Option<&str>) -> Result<LinkCode, DeviceError> {
-        let body = self.ask_http(Method::POST, "/v1/devices/codes", password).await?;
+        let body = self.ask_http(Method::POST, "/v1/devices/codes", with(password).as_ref()).await?;
         let Made { code, expires_at } = read(&body)?;
         Ok(LinkCode { code, expires_at })
     }
 
     async fn unlink_device(&self, name: &str, password: Option<&str>) -> Result<(), DeviceError> {
         let name = DeviceId::parse(name).map_err(|error| DeviceError::Invalid(format!("device: {error}")))?;
-        self.ask_http(Method::DELETE, &format!("/v1/devices/{name}"), password).await.map(drop)
-    }
-
-    /// A request; the token provider is asked again, once, when the server does not take its token.
-    async fn ask_http(&self, method: Method, path: &str, password: Option<&str>) -> Result<Bytes, DeviceError> {
-        let http = Http::new(Base::parse(self.http_url())?, self.tls());
-        let body = password.map(|password| json!({"password": password}));
-        let first = self.token(None).await.map_err(no_token)?;
-        match send(&http, &method, path, &first, body.as_ref()).await {
-            // With a password beside it, it may be the password, which is not to be tried twice.
-            Err(DeviceError::Denied(_)) if body.is_none() => {
-                let next = self.token(Some(&first)).await.map_err(no_token)?;
-                send(&http, &method, path, &next, None).await
-            }
-            outcome => outcome,
-        }
+        let body = with(password);
+        self.ask_http(Method::DELETE, &format!("/v1/devices/{name}"), body.as_ref()).await?;
+        Ok(())
     }
 }
 
-async fn send(
-    http: &Http,
-    method: &Method,
-    path: &str,
-    token: &str,
-    body: Option<&Value>,
-) -> Result<Bytes, DeviceError> {
-    let request = http.request(method.clone(), path, token);
-    let outcome = match body {
-        Some(body) => http.ask(request.header(hyper::header::CONTENT_TYPE, "application/json"), http::json(body)).await,
-        None => http.ask(request, http::empty()).await,
-    };
-    let (_, answer) = outcome?;
-    Ok(answer)
-}
-
-fn no_token(error: Error) -> DeviceError {
-    match error {
-        Error::Unreachable(details) => DeviceError::Unreachable(details),
-        other => DeviceError::Denied(other.to_string()),
-    }
+fn with(password: Option<&str>) -> Option<Value> {
+    password.map(|password| json!({"password": password}))
 }
 
 fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, DeviceError> {

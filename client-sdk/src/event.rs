@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::chat::Chat;
 use crate::client::{Client, WeakClient};
 use crate::error::Error;
+use crate::groups::{Counts, GroupChange};
 
 /// Something an app wants to know.
 ///
@@ -44,8 +45,8 @@ pub enum Event {
     Presence(Presence),
     /// A message was taken back by its sender.
     Deleted(Deleted),
-    /// A change in a group.
-    System(System),
+    /// A change of a group: who is in it, who may change it, what it is called.
+    Group(GroupChange),
     /// The server has another store than before, as after a start over an empty data directory: positions ([`IncomingMessage::seq`]) and numbers
     /// begin anew, and what was sent before is not remembered: a message that the old store had taken, and whose answer a crash took from this
     /// device, is sent again and may come behind newer ones. An app that keeps events by their position forgets the old ones. It comes
@@ -192,7 +193,7 @@ impl IncomingMessage {
 /// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
 /// while let Some(event) = events.next().await {
 ///     if let natter_client::Event::Receipt(receipt) = event {
-///         println!("{} has {:?} {}..={}", receipt.recipient, receipt.kind, receipt.after + 1, receipt.n);
+///         println!("{}: {:?} {}..={}", receipt.chat, receipt.kind, receipt.after + 1, receipt.n);
 ///     }
 /// }
 /// # Ok(())
@@ -213,8 +214,10 @@ pub struct Receipt {
     pub n: N,
     /// The id of the newest message in it.
     pub id: String,
-    /// Who has them. The user himself: what he read, on another device.
-    pub recipient: String,
+    /// Who has them. The user himself: what he read, on another device. `None` in a group, where it is counted.
+    pub recipient: Option<String>,
+    /// In a group: how many members have each of them now. `kind` says which number rose.
+    pub counts: Option<Counts>,
     /// Unix seconds.
     pub timestamp: u64,
 }
@@ -347,29 +350,6 @@ pub struct Deleted {
     pub n: Option<N>,
 }
 
-/// A change in a group, in its chat.
-///
-/// ```no_run
-/// # async fn example(mut events: natter_client::Events) -> Result<(), natter_client::Error> {
-/// while let Some(event) = events.next().await {
-///     if let natter_client::Event::System(system) = event {
-///         println!("{}: {}", system.chat, system.content["type"]);
-///     }
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct System {
-    /// The chat.
-    pub chat: String,
-    /// Its number.
-    pub n: Option<N>,
-    /// `{"type":"group_user_added","user":"carol","by":"alice"}` and so on.
-    pub content: Value,
-}
-
 impl Event {
     /// Reads an entry.
     pub(crate) fn from_entry(entry: Entry, client: &Client) -> Self {
@@ -396,11 +376,9 @@ impl Event {
                 _ => Self::Other(Box::new(entry)),
             },
             ("presence", _) => Self::presence(entry),
-            ("system", _) => match (&entry.chat, entry.rest.get("system")) {
-                (Some(chat), Some(content)) => {
-                    Self::System(System { chat: chat.clone(), n: entry.n, content: content.clone() })
-                }
-                _ => Self::Other(Box::new(entry)),
+            ("system", _) => match GroupChange::of_entry(&entry) {
+                Some(change) => Self::Group(change),
+                None => Self::Other(Box::new(entry)),
             },
             _ => Self::message(entry, timestamp, client),
         }
@@ -417,18 +395,15 @@ impl Event {
         }
     }
 
-    fn receipt(kind: ReceiptKind, entry: Entry, timestamp: u64) -> Self {
+    fn receipt(kind: ReceiptKind, mut entry: Entry, timestamp: u64) -> Self {
+        let (recipient, counts) = (entry.recipient_id.take(), Counts::of_entry(&entry));
         match entry {
-            Entry {
-                seq: Some(seq),
-                chat: Some(chat),
-                after: Some(after),
-                n: Some(n),
-                id: Some(id),
-                recipient_id: Some(recipient),
-                ..
-            } => Self::Receipt(Receipt { seq, kind, chat, after, n, id, recipient, timestamp }),
-            other => Self::Other(Box::new(other)),
+            Entry { seq: Some(seq), chat: Some(chat), after: Some(after), n: Some(n), id: Some(id), .. }
+                if recipient.is_some() || counts.is_some() =>
+            {
+                Self::Receipt(Receipt { seq, kind, chat, after, n, id, recipient, counts, timestamp })
+            }
+            other => Self::Other(Box::new(Entry { recipient_id: recipient, ..other })),
         }
     }
 

@@ -1,10 +1,11 @@
 //! The server's HTTP: a connection, a request over it, and its answer.
 //!
-//! - `base.rs` where the server is · `problem.rs` what a refusal says (pure) · `tokens.rs` who asks
+//! - `ask.rs` a question with the client's token · `base.rs` where the server is · `problem.rs` what a refusal says (pure) · `tokens.rs` who asks
 //!
 //! The HTTP client is hyper over rustls with the authorities that the system trusts: what an SDK needs of HTTP is a few requests to one
 //! server, and hyper and rustls are in every program that uses this crate anyway.
 
+mod ask;
 pub(crate) mod base;
 mod problem;
 mod tokens;

@@ -12,7 +12,7 @@
 //! while let Some(event) = events.next().await {
 //!     match event {
 //!         Event::Message(message) => message.mark_read().await?,
-//!         Event::Receipt(receipt) => println!("{} has {:?} up to {}", receipt.recipient, receipt.kind, receipt.n),
+//!         Event::Receipt(receipt) => println!("{:?} in {} up to {}", receipt.kind, receipt.chat, receipt.n),
 //!         _ => {}
 //!     }
 //! }
@@ -52,6 +52,7 @@ mod driver;
 mod error;
 mod event;
 mod feed;
+pub mod groups;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "http")]
@@ -70,7 +71,7 @@ pub use chat::Chat;
 pub use client::{Client, ConnectionState};
 pub use content::{MediaObject, MessageRef};
 pub use error::{BoxError, Error};
-pub use event::{Deleted, Event, Failed, Gap, IncomingMessage, Presence, Receipt, System, Typing};
+pub use event::{Deleted, Event, Failed, Gap, IncomingMessage, Presence, Receipt, Typing};
 pub use feed::Events;
 pub use message::{OutgoingMessage, Sent};
 pub use natter_protocol::MediaId;

@@ -18,9 +18,9 @@ pub enum Tick {
     Queued,
     /// One tick: on the server's disk.
     Sent,
-    /// Two ticks: a device of the recipient has it; in a group, of the first member.
+    /// Two ticks: a device of the recipient has it; in a group, of every member.
     Delivered,
-    /// Blue ticks: the recipient has read it; in a group, the first member.
+    /// Blue ticks: the recipient has read it; in a group, every member.
     Read,
 }
 

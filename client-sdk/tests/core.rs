@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
 
 use bytes::Bytes;
-use natter_client::Error;
 use natter_client::core::{Answer, Core, Input, OUTBOX_MAX, Output, RESEND_MS_MAX, SETTLED_MAX, WINDOW};
 use natter_client::store::{MemoryStore, Owner, Snapshot, Store};
+use natter_client::{Error, Tick};
 use natter_protocol::entry::Entry;
 
 fn send(core: &mut Core, number: u64) {
@@ -117,4 +117,69 @@ fn entries_for_an_app_that_does_not_take_them_stay_with_the_server() {
     assert_eq!(acknowledged(settle(&mut core, &mut store)), [1, 2]);
     core.handle(0, Input::Took { seq: 1, stored: false });
     assert_eq!(acknowledged(settle(&mut core, &mut store)), [3]);
+}
+
+/// A core with a message that is number 1 of `chat`, and its store.
+fn with_a_message_in(chat: &str) -> (Core, MemoryStore) {
+    let (mut core, mut store) = (Core::new(Snapshot::default(), true), MemoryStore::default());
+    core.handle(0, Input::Connected);
+    core.handle(0, Input::Send { ticket: 1, id: Some("m1".into()), chat: Some(chat.into()), payload: b"{}".to_vec() });
+    let keys = published(&settle(&mut core, &mut store));
+    core.handle(0, Input::Answered { key: keys[0], answer: Answer::Accepted { n: 1, timestamp: 1 } });
+    settle(&mut core, &mut store);
+    (core, store)
+}
+
+/// The ticks that follow from a receipt.
+fn ticks_after(core: &mut Core, store: &mut MemoryStore, seq: u64, receipt: &str) -> Vec<Tick> {
+    let payload = format!(r#"{{"seq":{seq},"prev":{},"type":"status",{receipt}}}"#, seq - 1).into_bytes();
+    let entry = Box::new(Entry::parse(&payload).unwrap());
+    core.handle(0, Input::Arrived { delivery: seq, entry, payload: Bytes::from(payload) });
+    let progress = settle(core, store).into_iter();
+    progress.filter_map(|output| if let Output::Progress(_, p) = output { Some(p.tick) } else { None }).collect()
+}
+
+#[test]
+fn in_a_group_a_tick_is_that_of_all_members_and_never_falls() {
+    let (mut core, mut store) = with_a_message_in("g:42");
+    let mut counts = |seq, status, delivered, read, of| {
+        let receipt = format!(
+            r#""status":"{status}","chat":"g:42","after":0,"n":1,"id":"m1","delivered_to":{delivered},"read_by":{read},"of":{of}"#
+        );
+        ticks_after(&mut core, &mut store, seq, &receipt)
+    };
+    assert_eq!(counts(1, "delivered", 1, 0, 2), [], "one of two");
+    assert_eq!(counts(2, "delivered", 2, 1, 2), [Tick::Delivered]);
+    assert_eq!(counts(3, "delivered", 2, 1, 3), [], "it has a member more, and does not fall");
+    assert_eq!(counts(4, "read", 3, 3, 3), [Tick::Read]);
+    assert_eq!(counts(5, "read", 0, 0, 0), [], "nobody is left");
+}
+
+#[test]
+fn a_message_that_nobody_is_there_for_stays_at_one_tick() {
+    let (mut core, mut store) = with_a_message_in("g:42");
+    let alone = r#""status":"delivered","chat":"g:42","after":0,"n":1,"id":"m1","delivered_to":0,"read_by":0,"of":0"#;
+    assert_eq!(ticks_after(&mut core, &mut store, 1, alone), []);
+}
+
+#[test]
+fn what_this_user_read_on_another_device_are_not_his_own_messages() {
+    for chat in ["bob", "g:42"] {
+        let (mut core, mut store) = with_a_message_in(chat);
+        let receipt = |who: &str| {
+            format!(
+                r#""status":"read","chat":"{chat}","after":0,"n":2,"id":"b2","recipient_id":"{who}","timestamp":"5""#
+            )
+        };
+        assert_eq!(ticks_after(&mut core, &mut store, 1, &receipt("alice")), [], "{chat}");
+        if chat == "bob" {
+            assert_eq!(ticks_after(&mut core, &mut store, 2, &receipt("bob")), [Tick::Read]);
+        }
+    }
+    let (mut core, mut store) = with_a_message_in("status@broadcast");
+    let own =
+        r#""status":"read","chat":"status@broadcast","from":"carol","after":0,"n":2,"id":"c2","recipient_id":"alice""#;
+    assert_eq!(ticks_after(&mut core, &mut store, 1, own), []);
+    let seen = r#""status":"delivered","chat":"status@broadcast","after":0,"n":1,"id":"m1","recipient_id":"carol""#;
+    assert_eq!(ticks_after(&mut core, &mut store, 2, seen), [Tick::Delivered]);
 }

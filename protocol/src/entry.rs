@@ -147,6 +147,37 @@ pub fn receipt(
     out
 }
 
+/// How many members of a group have had a message of the reader's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Members of whom a device has it: two ticks once these are all.
+    pub delivered_to: u32,
+    /// Members who have read it: blue ticks once these are all.
+    pub read_by: u32,
+    /// All members who may: those who are in the group now and were when it was sent, without its sender.
+    pub of: u32,
+}
+
+/// The tail of a receipt in a group: each of the reader's messages of `chat` with `after < n <= upto` has these counts now. `kind` says which
+/// of them rose.
+#[must_use]
+pub fn group_receipt(
+    kind: ReceiptKind,
+    chat: &Chat,
+    (after, upto): (N, N),
+    id: &MessageId,
+    counts: Counts,
+    timestamp: u64,
+) -> Vec<u8> {
+    let Counts { delivered_to, read_by, of } = counts;
+    format!(
+        "\"type\":\"status\",\"status\":\"{}\",\"chat\":\"{chat}\",\"after\":{after},\"n\":{upto},\"id\":\"{id}\",\
+         \"delivered_to\":{delivered_to},\"read_by\":{read_by},\"of\":{of},\"timestamp\":\"{timestamp}\"}}",
+        kind.as_str()
+    )
+    .into_bytes()
+}
+
 /// The tail of a user's own read mark of what `poster` posts to `status@broadcast`, for the user's other devices: as [`receipt`], with
 /// the poster, since each has numbers of his own.
 #[must_use]

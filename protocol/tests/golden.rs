@@ -222,6 +222,14 @@ fn write_entry(line: &str) -> Vec<u8> {
             let (chat, id, recipient) = (chat("chat"), id("id"), user("recipient"));
             entry::receipt(kind, &chat, number("after"), number("n"), &id, &recipient, number("timestamp"))
         }
+        "counts" => {
+            let count = |name: &str| u32::try_from(number(name)).expect("a count");
+            let counts =
+                entry::Counts { delivered_to: count("delivered_to"), read_by: count("read_by"), of: count("of") };
+            let kind = if get("read").is_some() { ReceiptKind::Read } else { ReceiptKind::Delivered };
+            let range = (number("after"), number("n"));
+            entry::group_receipt(kind, &chat("chat"), range, &id("id"), counts, number("timestamp"))
+        }
         "status_read" => {
             let (from, id, reader) = (user("from"), id("id"), user("recipient"));
             entry::status_read(&from, number("after"), number("n"), &id, &reader, number("timestamp"))

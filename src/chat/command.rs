@@ -1,5 +1,7 @@
 //! What a line of input means. Pure.
 
+use super::groups::Act;
+
 /// A line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
@@ -19,12 +21,18 @@ pub(super) enum Command {
     Link,
     /// Ends a device.
     Unlink(String),
+    /// Makes a group, or does something to the one that is open.
+    Group(Act),
+    /// Shows the invite link of the group that is open.
+    Invite,
+    /// Joins the group of an invite link.
+    Join(String),
     Help,
     Quit,
 }
 
 /// What `/help` says.
-pub(super) const HELP: &str = "/chat NAME · /send PATH · /save NUMBER [PATH] · /status TEXT · /devices · /link · /unlink NAME · /quit · // begins a line with a slash";
+pub(super) const HELP: &str = "/chat NAME · /send PATH · /save NUMBER [PATH] · /status TEXT · /group new NAME USER.. · /group add|remove|promote|demote USER.. · /group name TEXT · /group info|leave · /invite · /join LINK · /devices · /link · /unlink NAME · /quit · // begins a line with a slash";
 
 impl Command {
     /// Reads a line; `None` for an empty one.
@@ -58,6 +66,9 @@ impl Command {
             "devices" => Self::Devices,
             "link" => Self::Link,
             "unlink" => Self::Unlink(given("the name of a device")?),
+            "group" => Self::Group(Act::parse(argument)?),
+            "invite" => Self::Invite,
+            "join" => Self::Join(given("an invite link, or its code")?),
             "help" => Self::Help,
             "quit" | "q" => Self::Quit,
             _ => return Err(format!("/{word}: expected one of {HELP}")),
@@ -82,8 +93,10 @@ mod tests {
         assert_eq!(parse("/chat bob"), Some(Command::Open("bob".into())));
         assert_eq!((parse("/devices"), parse("/link")), (Some(Command::Devices), Some(Command::Link)));
         assert_eq!(parse("/unlink laptop"), Some(Command::Unlink("laptop".into())));
+        assert_eq!(parse("/group add bob"), Some(Command::Group(Act::Add(vec!["bob".into()]))));
+        assert_eq!((parse("/invite"), parse("/join x")), (Some(Command::Invite), Some(Command::Join("x".into()))));
         assert_eq!((parse("/help"), parse("/quit")), (Some(Command::Help), Some(Command::Quit)));
-        for bad in ["/send", "/save", "/save x", "/status ", "/chat", "/unlink", "/nonsense"] {
+        for bad in ["/send", "/save", "/save x", "/status ", "/chat", "/unlink", "/group", "/join", "/nonsense"] {
             assert!(Command::parse(bad).is_err(), "{bad}");
         }
     }

@@ -3,18 +3,24 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use natter_client::groups::GroupChange;
 use natter_client::media::{MediaKind, MediaRef};
-use natter_client::{BoxError, Event, IncomingMessage, ReceiptKind};
-use rusqlite::{Connection, params};
+use natter_client::{BoxError, Event, IncomingMessage, Receipt, ReceiptKind};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Map, Value};
 
+use super::groups::{self, COUNTS_MAX, Counts};
 use super::model::{Body, ChatModel, LINES_MAX, Line, Msg, Presence, Tick};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS chat_lines(key INTEGER PRIMARY KEY, chat TEXT NOT NULL, sender TEXT NOT NULL, id TEXT NOT NULL, n INTEGER,
   at INTEGER NOT NULL, content TEXT NOT NULL, tick INTEGER, why TEXT, UNIQUE(chat, sender, id));
 CREATE INDEX IF NOT EXISTS chat_lines_by_chat ON chat_lines(chat, key);
-CREATE TABLE IF NOT EXISTS chat_read(chat TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;";
+CREATE TABLE IF NOT EXISTS chat_read(chat TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chat_groups(chat TEXT PRIMARY KEY, subject TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chat_counts(key INTEGER PRIMARY KEY, chat TEXT NOT NULL, after INTEGER NOT NULL, n INTEGER NOT NULL,
+  delivered_to INTEGER NOT NULL, read_by INTEGER NOT NULL, members INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS chat_counts_by_chat ON chat_counts(chat, key);";
 /// Chats that are shown, the ones with the newest messages.
 const CHATS_MAX: u32 = 500;
 
@@ -37,16 +43,28 @@ pub(super) fn load(db: &Connection, user: &str) -> rusqlite::Result<Vec<ChatMode
     let mut query =
         db.prepare("SELECT sender,id,n,at,content,tick,why FROM chat_lines WHERE chat=?1 ORDER BY key DESC LIMIT ?2")?;
     let mut unread = db.prepare(
-        "SELECT count(*) FROM chat_lines WHERE chat=?1 AND sender<>?2 AND n > (SELECT ifnull(max(n),0) FROM chat_read WHERE chat=?1)",
+        "SELECT count(*) FROM chat_lines WHERE chat=?1 AND sender<>?2 AND json_extract(content,'$.type')<>'system'
+           AND n > (SELECT ifnull(max(n),0) FROM chat_read WHERE chat=?1)",
+    )?;
+    let mut subject = db.prepare("SELECT subject FROM chat_groups WHERE chat=?1")?;
+    let mut counts = db.prepare(
+        "SELECT after,n,delivered_to,read_by,members FROM (SELECT * FROM chat_counts WHERE chat=?1 ORDER BY key DESC LIMIT ?2) ORDER BY key",
     )?;
     let mut chats = Vec::new();
     for name in names {
         let mut lines: Vec<Line> = query.query_map(params![name, LINES_MAX as i64], row)?.collect::<Result<_, _>>()?;
         lines.reverse();
         let unread: i64 = unread.query_row([&name, user], |row| row.get(0))?;
-        chats.push(ChatModel { name, lines, unread: unread.unsigned_abs(), ..ChatModel::default() });
+        let subject = subject.query_row([&name], |row| row.get(0)).optional()?;
+        let counts = counts.query_map(params![name, COUNTS_MAX as i64], counts_row)?.collect::<Result<_, _>>()?;
+        chats.push(ChatModel { name, lines, unread: unread.unsigned_abs(), subject, counts, ..ChatModel::default() });
     }
     Ok(chats)
+}
+
+fn counts_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, u64, Counts)> {
+    let number = |at| row.get(at).map(i64::unsigned_abs);
+    Ok((number(0)?, number(1)?, Counts { delivered_to: number(2)?, read_by: number(3)?, of: number(4)? }))
 }
 
 fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Line> {
@@ -79,6 +97,9 @@ fn number(tick: &Tick) -> i64 {
 /// What a message object, with its `type`, shows.
 pub(super) fn body(content: &Map<String, Value>) -> Body {
     let kind = content.get("type").and_then(Value::as_str).unwrap_or("unsupported");
+    if kind == "system" {
+        return Body::System(content.get("words").and_then(Value::as_str).unwrap_or_default().to_owned());
+    }
     let object = content.get(kind).unwrap_or(&Value::Null);
     let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     if kind == "text" {
@@ -108,17 +129,15 @@ pub(super) fn body(content: &Map<String, Value>) -> Body {
 pub(super) fn keep(db: &Connection, user: &str, event: &Event) -> Result<Vec<Msg>, BoxError> {
     Ok(match event {
         Event::Message(message) => vec![keep_message(db, user, message)?],
-        Event::Receipt(receipt) if receipt.recipient == user => {
+        Event::Receipt(receipt) if receipt.recipient.as_deref() == Some(user) => {
             keep_read(db, &receipt.chat, receipt.n)?;
             vec![Msg::ReadElsewhere { chat: receipt.chat.clone(), n: receipt.n }]
         }
+        Event::Receipt(receipt) if receipt.counts.is_some() => keep_counts(db, user, receipt)?,
+        Event::Group(change) => keep_change(db, change)?,
         Event::Receipt(receipt) => {
             let tick = if receipt.kind == ReceiptKind::Read { Tick::Read } else { Tick::Delivered };
-            db.execute(
-                "UPDATE chat_lines SET tick=?5 WHERE chat=?1 AND sender=?2 AND n>?3 AND n<=?4 AND tick<?5",
-                params![receipt.chat, user, signed(receipt.after), signed(receipt.n), number(&tick)],
-            )?;
-            vec![Msg::Upto { chat: receipt.chat.clone(), after: receipt.after, n: receipt.n, tick }]
+            vec![keep_upto(db, user, receipt, tick)?]
         }
         Event::Deleted(deleted) => {
             let from = deleted.from.as_deref().unwrap_or(user);
@@ -139,7 +158,7 @@ pub(super) fn keep(db: &Connection, user: &str, event: &Event) -> Result<Vec<Msg
         Event::Gap(gap) => vec![Msg::Notice(format!("{} entries are gone ({})", gap.to - gap.from + 1, gap.reason))],
         // The same numbers come again for other messages.
         Event::BegunAnew => {
-            db.execute_batch("UPDATE chat_lines SET n=NULL; DELETE FROM chat_read")?;
+            db.execute_batch("UPDATE chat_lines SET n=NULL; DELETE FROM chat_read; DELETE FROM chat_counts")?;
             vec![Msg::Notice("the server's store is another one than before: its chats begin anew".into())]
         }
         Event::Typing(typing) => vec![Msg::Typing { chat: typing.chat.clone(), who: typing.from.clone() }],
@@ -149,6 +168,53 @@ pub(super) fn keep(db: &Connection, user: &str, event: &Event) -> Result<Vec<Msg
         }
         _ => Vec::new(),
     })
+}
+
+/// Ticks of the own messages in a range.
+fn keep_upto(db: &Connection, user: &str, receipt: &Receipt, tick: Tick) -> rusqlite::Result<Msg> {
+    db.execute(
+        "UPDATE chat_lines SET tick=?5 WHERE chat=?1 AND sender=?2 AND n>?3 AND n<=?4 AND tick<?5",
+        params![receipt.chat, user, signed(receipt.after), signed(receipt.n), number(&tick)],
+    )?;
+    Ok(Msg::Upto { chat: receipt.chat.clone(), after: receipt.after, n: receipt.n, tick })
+}
+
+/// How many members of a group have the own messages in a range, and the ticks that follow from it.
+fn keep_counts(db: &Connection, user: &str, receipt: &Receipt) -> rusqlite::Result<Vec<Msg>> {
+    let Receipt { chat, after, n, counts: Some(told), .. } = receipt else { return Ok(Vec::new()) };
+    let counts = Counts::from(*told);
+    let (first, last) = (signed(*after), signed(*n));
+    db.execute("DELETE FROM chat_counts WHERE chat=?1 AND after>=?2 AND n<=?3", params![chat, first, last])?;
+    db.execute(
+        "INSERT INTO chat_counts(chat,after,n,delivered_to,read_by,members) VALUES(?1,?2,?3,?4,?5,?6)",
+        params![chat, first, last, signed(counts.delivered_to), signed(counts.read_by), signed(counts.of)],
+    )?;
+    let mut msgs = vec![Msg::Counts { chat: chat.clone(), after: *after, n: *n, counts }];
+    let tick = match (told.is_read(), told.is_delivered()) {
+        (true, _) => Some(Tick::Read),
+        (false, true) => Some(Tick::Delivered),
+        (false, false) => None,
+    };
+    if let Some(tick) = tick {
+        msgs.push(keep_upto(db, user, receipt, tick)?);
+    }
+    Ok(msgs)
+}
+
+/// A change of a group is a line of its chat.
+fn keep_change(db: &Connection, change: &GroupChange) -> rusqlite::Result<Vec<Msg>> {
+    let words = groups::words(&change.by, &change.what);
+    let (chat, id) = (change.chat.clone(), change.id.clone().unwrap_or_else(|| format!("n{}", change.n)));
+    let (from, n, at) = (change.by.clone(), Some(change.n), change.timestamp);
+    let line = Line { id, from, n, at, body: Body::System(words.clone()), tick: None };
+    insert(db, &chat, &line, &serde_json::json!({"type": "system", "words": words}))?;
+    let mut msgs = vec![Msg::Line { chat: chat.clone(), line: Box::new(line) }];
+    if let Some(subject) = change.what.subject() {
+        let query = "INSERT INTO chat_groups VALUES(?1,?2) ON CONFLICT(chat) DO UPDATE SET subject=excluded.subject";
+        db.execute(query, [&chat, subject])?;
+        msgs.push(Msg::Subject { chat, subject: subject.to_owned() });
+    }
+    Ok(msgs)
 }
 
 fn keep_message(db: &Connection, user: &str, message: &IncomingMessage) -> rusqlite::Result<Msg> {

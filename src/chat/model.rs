@@ -6,6 +6,7 @@ use natter_client::media::MediaRef;
 
 use super::command::{Command, HELP};
 use super::edit::{Edit, Key};
+use super::groups::{Act, COUNTS_MAX, Counts, is_group};
 use super::page::Page;
 use super::text::harmless;
 
@@ -39,6 +40,8 @@ pub(super) enum Body {
         caption: String,
         file: MediaRef,
     },
+    /// What happened to a group, in words.
+    System(String),
     /// Anything else, in a few words.
     Other(String),
 }
@@ -76,9 +79,19 @@ pub(super) struct ChatModel {
     /// Who types, until when (milliseconds of [`Msg::Time`]).
     pub(super) typing: Option<(String, u64)>,
     pub(super) presence: Presence,
+    /// What a group is called.
+    pub(super) subject: Option<String>,
+    /// How many members have the own messages with numbers `after < n <= upto`; what is told later counts.
+    pub(super) counts: Vec<(u64, u64, Counts)>,
 }
 
 impl ChatModel {
+    /// How many members have message `n`.
+    pub(super) fn counts_of(&self, n: u64) -> Option<Counts> {
+        let newest = self.counts.iter().rev().find(|(after, upto, _)| *after < n && n <= *upto);
+        newest.map(|(_, _, counts)| *counts)
+    }
+
     /// Who types.
     pub(super) fn who_types(&self) -> Option<&str> {
         self.typing.as_ref().map(|(who, _)| who.as_str())
@@ -127,6 +140,20 @@ pub(super) enum Msg {
         n: u64,
         tick: Tick,
     },
+    /// So many members have the messages of this user in the group with `after < number <= n`.
+    Counts {
+        chat: String,
+        after: u64,
+        n: u64,
+        counts: Counts,
+    },
+    /// A group is called that.
+    Subject {
+        chat: String,
+        subject: String,
+    },
+    /// A chat is to be shown.
+    Open(String),
     /// The user read this chat on another device.
     ReadElsewhere {
         chat: String,
@@ -168,6 +195,9 @@ pub(super) enum Effect {
     Devices,
     MakeCode,
     Unlink { device: String },
+    Group { chat: String, act: Act },
+    Invite { chat: String },
+    Join { link: String },
     Quit,
 }
 
@@ -229,7 +259,7 @@ impl Model {
         self.page = None;
         self.scroll = 0;
         let mut effects = self.read();
-        if is_new && name != STATUS {
+        if is_new && is_watched(name) {
             effects.push(Effect::Watch { chat: name.to_owned() });
         }
         effects
@@ -273,6 +303,21 @@ impl Model {
                     .filter(|line| line.n.is_some_and(|number| after < number && number <= n))
                     .for_each(|line| raise(line, &tick));
             }
+            Msg::Counts { chat, after, n, counts } => {
+                if let Some(chat) = self.chats.iter_mut().find(|known| known.name == chat) {
+                    chat.counts.retain(|(a, upto, _)| *a < after || n < *upto);
+                    chat.counts.push((after, n, counts));
+                    let too_many = chat.counts.len().saturating_sub(COUNTS_MAX);
+                    chat.counts.drain(..too_many);
+                }
+            }
+            Msg::Subject { chat, subject } => {
+                let index = self.index(&chat);
+                if let Some(chat) = self.chats.get_mut(index) {
+                    chat.subject = Some(subject);
+                }
+            }
+            Msg::Open(name) => return self.open(&name),
             Msg::ReadElsewhere { chat, n } => {
                 let user = self.user.clone();
                 if let Some(chat) = self.chats.iter_mut().find(|known| known.name == chat) {
@@ -327,7 +372,7 @@ impl Model {
             return Vec::new();
         }
         chat.typing = chat.typing.take().filter(|(who, _)| *who != line.from);
-        let n = line.n;
+        let (n, counts) = (line.n, !mine && !matches!(line.body, Body::System(_)));
         chat.lines.push(line);
         if chat.lines.len() > LINES_MAX {
             chat.lines.remove(0);
@@ -335,10 +380,10 @@ impl Model {
         let mut effects = Vec::new();
         match n {
             Some(n) if !mine && open => effects.push(Effect::MarkRead { chat: name.to_owned(), n }),
-            _ if !mine => chat.unread += 1,
+            _ if counts => chat.unread += 1,
             _ => {}
         }
-        if is_new && name != STATUS {
+        if is_new && is_watched(name) {
             effects.push(Effect::Watch { chat: name.to_owned() });
         }
         effects
@@ -382,6 +427,14 @@ impl Model {
             (Command::Devices, _) => Effect::Devices,
             (Command::Link, _) => Effect::MakeCode,
             (Command::Unlink(device), _) => Effect::Unlink { device },
+            (Command::Join(link), _) => Effect::Join { link },
+            (Command::Group(act @ Act::New { .. }), _) => Effect::Group { chat: String::new(), act },
+            (Command::Group(act), Some(chat)) if is_group(&chat.name) => Effect::Group { chat: chat.name.clone(), act },
+            (Command::Invite, Some(chat)) if is_group(&chat.name) => Effect::Invite { chat: chat.name.clone() },
+            (Command::Group(_) | Command::Invite, _) => {
+                "no group is open: /group new NAME USER.. makes one".clone_into(&mut self.notice);
+                return Vec::new();
+            }
             (Command::Help, _) => {
                 HELP.clone_into(&mut self.notice);
                 self.input.take();
@@ -397,7 +450,7 @@ impl Model {
             (Command::Save(n, path), Some(chat)) => {
                 let file = chat.lines.iter().rev().filter(|line| line.n == Some(n)).find_map(|line| match &line.body {
                     Body::File { file, .. } => Some(file.clone()),
-                    Body::Text(_) | Body::Other(_) => None,
+                    Body::Text(_) | Body::System(_) | Body::Other(_) => None,
                 });
                 let Some(file) = file else {
                     self.notice = format!("/save: expected the number of a file, got {n}");
@@ -414,6 +467,11 @@ impl Model {
         (self.scroll, self.said_typing) = (0, 0);
         vec![effect]
     }
+}
+
+/// Whether somebody is at the other end who comes and goes.
+pub(super) fn is_watched(chat: &str) -> bool {
+    chat != STATUS && !is_group(chat)
 }
 
 /// Ticks only rise, and what failed stays failed.
@@ -522,6 +580,36 @@ mod tests {
         model.update(Msg::Paste("/nope".into()), 0);
         assert_eq!((model.update(Msg::Enter, 0), model.input.text().as_str()), (vec![], "/nope"), "to be mended");
         assert!(model.notice.contains("/nope"));
+    }
+
+    #[test]
+    fn a_group_is_opened_changed_and_counted() {
+        let mut model = model();
+        let mut enter = |text: &str| {
+            model.update(Msg::Paste(text.into()), 0);
+            (model.update(Msg::Enter, 0), model.update(Msg::Escape, 0)).0
+        };
+        let act = Act::New { subject: "Trip".into(), users: vec!["bob".into()] };
+        assert_eq!(enter("/group new Trip bob"), [Effect::Group { chat: String::new(), act }]);
+        assert_eq!((enter("/group leave"), enter("/invite")), (vec![], vec![]), "bob is no group");
+        assert_eq!(enter("/join x"), [Effect::Join { link: "x".into() }]);
+        model.update(Msg::Subject { chat: "g:42".into(), subject: "Trip".into() }, 0);
+        assert_eq!(model.update(Msg::Open("g:42".into()), 0), [], "nobody is watched");
+        model.update(Msg::Paste("/group leave".into()), 0);
+        assert_eq!(model.update(Msg::Enter, 0), [Effect::Group { chat: "g:42".into(), act: Act::Leave }]);
+
+        model.update(Msg::Open("bob".into()), 0);
+        let told = Line { body: Body::System("bob left".into()), ..line("bob", 1, "") };
+        assert_eq!((arrives(&mut model, "g:42", told), model.chats[1].unread), (vec![], 0), "it is no message");
+        let counts = |delivered_to| Counts { delivered_to, read_by: 0, of: 3 };
+        let mut told = |after, n, delivered_to| {
+            model.update(Msg::Counts { chat: "g:42".into(), after, n, counts: counts(delivered_to) }, 0);
+            (1..=4).map(|n| model.chats[1].counts_of(n).map_or(9, |counts| counts.delivered_to)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(0, 3, 1), [1, 1, 1, 9]);
+        assert_eq!(told(1, 2, 2), [1, 2, 1, 9]);
+        assert_eq!(told(0, 4, 3), [3, 3, 3, 3]);
+        assert_eq!(model.chats[1].counts.len(), 1, "what is told anew is not kept");
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub(super) enum Page {
         /// Unix second.
         expires_at: u64,
     },
+    /// A group, and whether each of its members is an admin.
+    Group { subject: String, description: Option<String>, members: Vec<(String, bool)> },
+    /// The link by which others join a group.
+    Invite { link: String },
 }
 
 /// A device, as far as it is shown.
@@ -29,10 +33,12 @@ pub(super) struct Device {
 }
 
 impl Page {
-    pub(super) fn title(&self) -> &'static str {
+    pub(super) fn title(&self) -> String {
         match self {
-            Self::Devices(_) => "Devices",
-            Self::Code { .. } => "A new device",
+            Self::Devices(_) => "Devices".into(),
+            Self::Code { .. } => "A new device".into(),
+            Self::Group { subject, .. } => harmless(subject),
+            Self::Invite { .. } => "An invite link".into(),
         }
     }
 
@@ -49,6 +55,16 @@ impl Page {
                     "on the new device:".into(),
                     format!("natter link {code} --user {user} --server {server} --device NAME"),
                 ]
+            }
+            Self::Group { description, members, .. } => {
+                let member = |(user, is_admin): &(String, bool)| {
+                    format!("{}{}", harmless(user), if *is_admin { "  admin" } else { "" })
+                };
+                let description = description.iter().flat_map(|text| [harmless(text), String::new()]);
+                description.chain(members.iter().map(member)).collect()
+            }
+            Self::Invite { link } => {
+                vec![harmless(link), String::new(), "who has it joins by".into(), format!("/join {}", harmless(link))]
             }
         };
         lines.extend([String::new(), "Esc goes back".into()]);
@@ -89,6 +105,16 @@ mod tests {
         let lines = page.lines("terminal", 100);
         let expected = ["laptop (a\u{fffd}[2Jb)  last seen 1 min ago", "phone  connected", "terminal  this one"];
         assert_eq!(lines[..3], expected);
+    }
+
+    #[test]
+    fn a_group_shows_its_members_and_a_link_how_it_is_used() {
+        let members = vec![("alice".to_owned(), true), ("bob".to_owned(), false)];
+        let page = Page::Group { subject: "Trip".into(), description: Some("May\u{7}".into()), members };
+        assert_eq!(page.title(), "Trip");
+        assert_eq!(page.lines("terminal", 0)[..4], ["May\u{fffd}", "", "alice  admin", "bob"]);
+        let page = Page::Invite { link: "natter:join/x".into() };
+        assert!(page.lines("terminal", 0).contains(&"/join natter:join/x".to_owned()));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The terminal, the client, and what is between them.
 
+mod groups;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,7 +20,7 @@ use tokio::sync::mpsc::{self, Sender};
 use super::Options;
 use super::edit::Key;
 use super::history;
-use super::model::{Effect, Line, Link, Model, Msg, STATUS, Tick};
+use super::model::{Effect, Line, Link, Model, Msg, STATUS, Tick, is_watched};
 use super::page::{Device, Page};
 use super::view::view;
 
@@ -95,7 +97,8 @@ async fn chat(options: &Options, identity: Identity, offset: i32) -> Result<()> 
 
     let mut model = Model::new(&user, options.device.as_str(), chats);
     model.offset = offset;
-    let watches: Vec<_> = model.chats.iter().filter(|chat| chat.name != STATUS).map(|chat| chat.name.clone()).collect();
+    let watches: Vec<_> =
+        model.chats.iter().filter(|chat| is_watched(&chat.name)).map(|chat| chat.name.clone()).collect();
     for chat in watches {
         perform(&hands, Effect::Watch { chat });
     }
@@ -229,6 +232,9 @@ async fn do_it(hands: &Hands, effect: Effect) -> Result<(), String> {
             hands.client.unlink(&device).await.map_err(|error| error.to_string())?;
             let _gone = hands.msgs.send(Msg::Notice(format!("{device} is unlinked"))).await;
         }
+        Effect::Group { chat, act } => groups::act(hands, &chat, act).await?,
+        Effect::Invite { chat } => groups::invite(hands, &chat).await.map_err(|error| error.to_string())?,
+        Effect::Join { link } => groups::join(hands, &link).await?,
         Effect::Quit => {}
     }
     Ok(())

@@ -6,6 +6,7 @@ use ratatui::style::{Color, Modifier, Style, Stylize as _};
 use ratatui::text::{Line as TextLine, Span};
 use ratatui::widgets::{Block, Borders, Paragraph};
 
+use super::groups::Counts;
 use super::model::{Body, ChatModel, Line, Link, Model, Presence, STATUS, Tick};
 use super::page::Page;
 use super::text::{ago, cut, harmless, size, width, wrapped};
@@ -32,8 +33,8 @@ pub(super) fn view(model: &Model, now: u64, frame: &mut Frame<'_>) {
 }
 
 /// A chat's name, as people call it.
-fn title(name: &str) -> String {
-    if name == STATUS { "Status".to_owned() } else { harmless(name) }
+fn title(chat: &ChatModel) -> String {
+    if chat.name == STATUS { "Status".to_owned() } else { harmless(chat.subject.as_ref().unwrap_or(&chat.name)) }
 }
 
 fn chats(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -47,7 +48,7 @@ fn chats(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             (false, Presence::Unknown | Presence::Away(_)) => "  ".into(),
         };
         let unread = if chat.unread > 0 { format!(" {}", chat.unread) } else { String::new() };
-        let name = cut(&title(&chat.name), columns.saturating_sub(2 + width(&unread)));
+        let name = cut(&title(chat), columns.saturating_sub(2 + width(&unread)));
         let fill = " ".repeat(columns.saturating_sub(2 + width(&name) + width(&unread)));
         let line = TextLine::from(vec![sign, Span::raw(name), Span::raw(fill), unread.bold().green()]);
         if index == model.open { line.reversed() } else { line }
@@ -73,7 +74,7 @@ fn conversation(model: &Model, now: u64, frame: &mut Frame<'_>, area: Rect) {
     };
     frame.render_widget(Paragraph::new(heading(chat, now)).bold(), head);
     let columns = usize::from(body.width);
-    let lines: Vec<_> = chat.lines.iter().flat_map(|line| message(line, model, columns)).collect();
+    let lines: Vec<_> = chat.lines.iter().flat_map(|line| message(line, chat, model, columns)).collect();
     let (rows, all) = (usize::from(body.height), lines.len());
     let end = all.saturating_sub(model.scroll.min(all.saturating_sub(rows)));
     let shown: Vec<_> = lines.into_iter().take(end).skip(end.saturating_sub(rows)).collect();
@@ -88,15 +89,22 @@ fn heading(chat: &ChatModel, now: u64) -> String {
         (None, Presence::Away(Some(since))) => format!("last seen {}", ago(now.saturating_sub(since))),
         (None, Presence::Away(None) | Presence::Unknown) => String::new(),
     };
-    format!("{}  {how}", title(&chat.name)).trim_end().to_owned()
+    format!("{}  {how}", title(chat)).trim_end().to_owned()
 }
 
 /// `12:30 bob  the words`, own ones with their ticks behind.
-fn message(line: &Line, model: &Model, columns: usize) -> Vec<TextLine<'static>> {
+fn message(line: &Line, chat: &ChatModel, model: &Model, columns: usize) -> Vec<TextLine<'static>> {
     let mine = line.from == model.user;
     let who = if mine { "you".to_owned() } else { harmless(&line.from) };
     let at = line.at.saturating_add_signed(model.offset.into());
     let time = format!("{:02}:{:02} ", at / 3600 % 24, at / 60 % 60);
+    if let Body::System(words) = &line.body {
+        let lines = wrapped(&harmless(words), columns.saturating_sub(width(&time))).into_iter().enumerate();
+        let lead = |index| if index == 0 { time.clone() } else { " ".repeat(width(&time)) };
+        return lines.map(|(index, words)| TextLine::from(format!("{}{words}", lead(index))).dim()).collect();
+    }
+    let counts = line.n.and_then(|n| chat.counts_of(n));
+    let counts = line.tick.as_ref().zip(counts).map(|(tick, counts)| counted(tick, counts)).unwrap_or_default();
     let lead = width(&time) + width(&who) + 1;
     let number = line.n.map(|n| format!("#{n} ")).unwrap_or_default();
     let words = match &line.body {
@@ -106,10 +114,11 @@ fn message(line: &Line, model: &Model, columns: usize) -> Vec<TextLine<'static>>
             let caption = if caption.is_empty() { String::new() } else { format!("\n{}", harmless(caption)) };
             format!("📎 {number}{} {size}{caption}", harmless(what)).trim_end().to_owned()
         }
-        Body::Other(what) => format!("({})", harmless(what)),
+        Body::System(what) | Body::Other(what) => format!("({})", harmless(what)),
     };
     // Room for the ticks behind the last line.
-    let mut lines: Vec<_> = wrapped(&words, columns.saturating_sub(lead + 3)).into_iter().map(Span::raw).collect();
+    let mut lines: Vec<_> =
+        wrapped(&words, columns.saturating_sub(lead + 3 + width(&counts))).into_iter().map(Span::raw).collect();
     if matches!(line.body, Body::File { .. }) {
         lines = lines.into_iter().map(|span| span.cyan()).collect();
     }
@@ -125,6 +134,7 @@ fn message(line: &Line, model: &Model, columns: usize) -> Vec<TextLine<'static>>
         spans.push(words);
         if index == last {
             spans.extend(line.tick.as_ref().map(ticks).into_iter().flatten());
+            spans.push(counts.clone().dim());
         }
         out.push(TextLine::from(spans));
     }
@@ -133,6 +143,15 @@ fn message(line: &Line, model: &Model, columns: usize) -> Vec<TextLine<'static>>
         out.push(TextLine::from(format!("{}{}", " ".repeat(lead), cut(&harmless(why), columns))).red());
     }
     out
+}
+
+/// How many members the next tick is of, behind the tick.
+fn counted(tick: &Tick, counts: Counts) -> String {
+    match tick {
+        Tick::Sent => format!(" {}/{}", counts.delivered_to, counts.of),
+        Tick::Delivered => format!(" {}/{}", counts.read_by, counts.of),
+        Tick::Waiting | Tick::Read | Tick::Failed(_) => String::new(),
+    }
 }
 
 fn ticks(tick: &Tick) -> [Span<'static>; 2] {
@@ -274,6 +293,38 @@ mod tests {
         // Nothing is too small, and no line too long.
         (0..400).for_each(|_| drop(model.update(Msg::Key(crate::chat::edit::Key::Char('日')), 0)));
         for (columns, rows) in [(1, 1), (2, 2), (5, 3), (49, 4), (50, 4)] {
+            screen(&model, columns, rows);
+        }
+    }
+
+    #[test]
+    fn a_group_has_its_subject_who_speaks_what_happened_and_how_many_have_it() {
+        let mut model = Model::new("alice", "terminal", Vec::new());
+        model.update(Msg::Subject { chat: "g:42".into(), subject: "Trip".into() }, 0);
+        model.open("g:42");
+        let made = Body::System("alice made the group Trip with bob, carol".into());
+        for line in [
+            line("alice", 1, made, None),
+            line("bob", 2, text("who drives?"), None),
+            line("alice", 3, text("I do"), Some(Tick::Delivered)),
+            line("alice", 4, text("at eight"), Some(Tick::Sent)),
+        ] {
+            model.update(Msg::Line { chat: "g:42".into(), line: Box::new(line) }, 0);
+        }
+        let mut told = |after, n, delivered_to, read_by| {
+            let counts = Counts { delivered_to, read_by, of: 2 };
+            model.update(Msg::Counts { chat: "g:42".into(), after, n, counts }, 0);
+        };
+        told(0, 3, 2, 1);
+        told(3, 4, 1, 0);
+        let shown = screen(&model, 80, 8);
+        for words in
+            ["16:01 alice made the group Trip with", "16:02 bob who drives?", "you I do ✓✓ 1/2", "you at eight ✓ 1/2"]
+        {
+            assert!(shown.contains(words), "{words}:\n{shown}");
+        }
+        assert!(shown.starts_with("  Trip") && !shown.contains("g:42"), "{shown}");
+        for (columns, rows) in [(1, 1), (5, 3), (50, 4)] {
             screen(&model, columns, rows);
         }
     }

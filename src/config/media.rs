@@ -7,7 +7,7 @@ use natter_bridge::MediaLimits;
 use natter_bridge::media::{self, Links, S3Config, StoreConfig};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::ConfigError;
+use super::{ConfigError, check_ranges};
 
 /// Where files are kept, and the limits of the way there.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -24,7 +24,7 @@ pub(crate) struct Media {
     pub(crate) redirect: bool,
     pub(crate) public_url: String,
     pub(crate) url_s: u64,
-    #[serde(deserialize_with = "super::list")]
+    #[serde(deserialize_with = "super::listen::list")]
     pub(crate) link_hosts: Vec<String>,
     pub(crate) link_private_addresses: bool,
     pub(crate) link_timeout_s: u64,
@@ -59,7 +59,7 @@ impl Serialize for Secret {
 impl Media {
     /// The values that a type alone does not check.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        for (key, expected, range, got) in [
+        check_ranges([
             ("media.s3_request_timeout_s", "1 to 600", 1..=600, self.s3_request_timeout_s),
             ("media.s3_retry_timeout_s", "1 to 600", 1..=600, self.s3_retry_timeout_s),
             ("media.url_s", "1 to 86400", 1..=86_400, self.url_s),
@@ -73,18 +73,14 @@ impl Media {
             ("media.upload_timeout_s", "1 to 86400", 1..=86_400, self.upload_timeout_s),
             ("media.sweep_interval_s", "1 to 86400", 1..=86_400, self.sweep_interval_s),
             ("media.orphan_age_s", "1 to 31536000", 1..=31_536_000, self.orphan_age_s),
-        ] {
-            if !range.contains(&got) {
-                return Err(ConfigError::Value { key, expected, got: got.to_string() });
-            }
-        }
+        ])?;
         let urls = [
             ("media.s3_endpoint", &self.s3_endpoint),
             ("media.s3_public_endpoint", &self.s3_public_endpoint),
             ("media.public_url", &self.public_url),
         ];
         for (key, url) in urls {
-            if !url.is_empty() && !super::is_origin(url) {
+            if !url.is_empty() && !super::listen::is_origin(url) {
                 let expected = "a URL as \"https://host:port\", without a path, or \"\"";
                 return Err(ConfigError::Value { key, expected, got: format!("{url:?}") });
             }

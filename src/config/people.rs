@@ -3,7 +3,7 @@
 use natter_bridge::PeopleLimits;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, check_ranges};
 
 /// Whom a user may know and block, and what he may show.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -17,15 +17,11 @@ pub(crate) struct People {
 impl People {
     /// The values that a type alone does not check.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        for (key, expected, range, got) in [
-            ("people.contacts_max", "1 to 1000000", 1..=1_000_000, self.contacts_max),
-            ("people.blocks_max", "1 to 100000", 1..=100_000, self.blocks_max),
-            ("people.statuses_max", "1 to 1000", 1..=1000, self.statuses_max),
-        ] {
-            if !range.contains(&got) {
-                return Err(ConfigError::Value { key, expected, got: got.to_string() });
-            }
-        }
+        check_ranges([
+            ("people.contacts_max", "1 to 1000000", 1..=1_000_000, self.contacts_max as u64),
+            ("people.blocks_max", "1 to 100000", 1..=100_000, self.blocks_max as u64),
+            ("people.statuses_max", "1 to 1000", 1..=1000, self.statuses_max as u64),
+        ])?;
         Ok(())
     }
 

@@ -17,6 +17,7 @@ pub mod device;
 pub mod http;
 pub mod interop;
 pub mod mosquitto;
+pub mod port;
 pub mod raw;
 pub mod rumqtt;
 pub mod server;

@@ -250,6 +250,16 @@ impl TestServer {
         self.cli(&["user", "add", name]);
     }
 
+    /// `natter user add -`: many at once.
+    pub fn add_users(&self, names: &[String]) {
+        let mut command = natter();
+        command.args(["user", "add", "-", "--data"]).arg(self.data.path());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("natter");
+        let written = child.stdin.take().expect("stdin").write_all(names.join("\n").as_bytes());
+        let status = child.wait().expect("natter's end");
+        assert!(written.is_ok() && status.success(), "natter user add -: {status}");
+    }
+
     /// `natter token`: one for every device of the user.
     pub fn token(&self, name: &str) -> String {
         self.token_with(name, &[])

@@ -49,12 +49,6 @@ impl<S: Store> Engine<S> {
         self.risen.entry(chat.clone()).or_default().push(risen);
     }
 
-    /// Tells senders what rose.
-    pub(crate) fn tell_risen(&mut self) -> Result<(), StoreError> {
-        self.risen.clear();
-        Ok(())
-    }
-
     /// Everything of the group up to `n` is read by a member: his other devices are told as in a chat of two, the senders by counts.
     pub(crate) fn read_group(
         &mut self,

@@ -4,18 +4,22 @@ use axum::Json;
 use axum::extract::State;
 use natter_protocol::UserId;
 use natter_protocol::error::Kind;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::contacts::named;
 use super::extract::{Names, Params, Whole};
+use super::page::{PageQuery, next};
 use super::send::{Success, answer};
 use super::{Api, Caller, Problem, liberal, must_be_version};
 use crate::Error;
 use crate::blocks::{Ask, BLOCKS_A_PAGE, Told};
+
+/// A page of a list.
+type Paged = PageQuery<BLOCKS_A_PAGE>;
 
 /// The routes.
 pub(super) fn routes() -> OpenApiRouter<Api> {
@@ -24,16 +28,6 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         cloud_block,
         cloud_unblock
     ))
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct ListQuery {
-    /// Behind this name: `next` of the answer before.
-    after: Option<String>,
-    /// Most users of the answer: 1 to 1,000.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
 }
 
 /// Blocked users, in order of names.
@@ -56,28 +50,25 @@ struct Blocked {
 /// Whom the caller has blocked.
 #[utoipa::path(
     get, path = "/v1/blocks", tag = "blocks", operation_id = "list_blocks",
-    params(ListQuery),
+    params(Paged),
     responses((status = 200, description = "Users, perhaps none", body = BlocksPage))
 )]
 async fn list(
     State(api): State<Api>,
     caller: Caller,
-    Params(query): Params<ListQuery>,
+    Params(query): Params<Paged>,
 ) -> Result<Json<BlocksPage>, Problem> {
     let (found, next) = page(&api, caller, &query).await?;
     let of = |(user, since): (UserId, u64)| Blocked { user: user.to_string(), since: since.to_string() };
     Ok(Json(BlocksPage { blocks: found.into_iter().map(of).collect(), next }))
 }
 
-async fn page(api: &Api, caller: Caller, query: &ListQuery) -> Result<(Vec<(UserId, u64)>, Option<String>), Problem> {
-    let limit = query.limit.unwrap_or(BLOCKS_A_PAGE);
-    if !(1..=BLOCKS_A_PAGE).contains(&limit) {
-        return Err(Problem::of(Kind::InvalidValue, format!("limit: expected 1 to {BLOCKS_A_PAGE}, got {limit}")));
-    }
-    let after = query.after.as_deref().map(|name| named("after", name)).transpose()?;
-    let asked = Ask::List(caller.user, after, limit);
-    let Told::List(found) = answer(api.bridge.blocks(asked)).await? else { return Err(Error::Ended.into()) };
-    let next = if found.len() == limit { found.last().map(|(user, _)| user.to_string()) } else { None };
+async fn page(api: &Api, caller: Caller, query: &Paged) -> Result<(Vec<(UserId, u64)>, Option<String>), Problem> {
+    let (after, limit) = query.asked(|name| named("after", name))?;
+    let Told::List(found) = answer(api.bridge.blocks(Ask::List(caller.user, after, limit))).await? else {
+        return Err(Error::Ended.into());
+    };
+    let next = next(&found, limit, |(user, _)| user.to_string());
     Ok((found, next))
 }
 
@@ -129,7 +120,7 @@ struct BlockUser {
     params(
         ("version" = String, Path, description = "Any, as 24.0"),
         ("user" = String, Path, description = "The token's user, where the Cloud API has a phone number id"),
-        ListQuery,
+        Paged,
     ),
     responses((status = 200, description = "`data`, perhaps empty, and `paging.cursors.after` if there may be more", body = Value))
 )]
@@ -137,7 +128,7 @@ async fn cloud_list(
     State(api): State<Api>,
     caller: Caller,
     Names((version, user)): Names<(String, String)>,
-    Params(query): Params<ListQuery>,
+    Params(query): Params<Paged>,
 ) -> Result<Json<Value>, Problem> {
     must_be_version(&version)?;
     caller.must_be("user in the path", &user)?;

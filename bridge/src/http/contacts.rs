@@ -6,11 +6,12 @@ use natter_protocol::UserId;
 use natter_protocol::error::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{Names, Params, Whole};
+use super::page::{PageQuery, next};
 use super::send::{Success, answer};
 use super::{Api, Caller, Problem, liberal};
 use crate::Error;
@@ -19,16 +20,6 @@ use crate::contacts::{Ask, CONTACTS_A_PAGE, Told};
 /// The routes.
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(put, remove))
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct ListQuery {
-    /// Behind this name: `next` of the answer before.
-    after: Option<String>,
-    /// Most contacts of the answer: 1 to 1,000.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
 }
 
 /// Contacts, in order of names.
@@ -54,22 +45,18 @@ struct Entry {
 /// The caller's contacts.
 #[utoipa::path(
     get, path = "/v1/contacts", tag = "contacts", operation_id = "list_contacts",
-    params(ListQuery),
+    params(PageQuery<CONTACTS_A_PAGE>),
     responses((status = 200, description = "Contacts, perhaps none", body = ContactsPage))
 )]
 async fn list(
     State(api): State<Api>,
     caller: Caller,
-    Params(query): Params<ListQuery>,
+    Params(query): Params<PageQuery<CONTACTS_A_PAGE>>,
 ) -> Result<Json<ContactsPage>, Problem> {
-    let limit = query.limit.unwrap_or(CONTACTS_A_PAGE);
-    if !(1..=CONTACTS_A_PAGE).contains(&limit) {
-        return Err(Problem::of(Kind::InvalidValue, format!("limit: expected 1 to {CONTACTS_A_PAGE}, got {limit}")));
-    }
-    let after = query.after.as_deref().map(|name| named("after", name)).transpose()?;
+    let (after, limit) = query.asked(|name| named("after", name))?;
     let asked = Ask::List(caller.user, after, limit);
     let Told::List(found) = answer(api.bridge.contacts(asked)).await? else { return Err(Error::Ended.into()) };
-    let next = if found.len() == limit { found.last().map(|(user, _)| user.to_string()) } else { None };
+    let next = next(&found, limit, |(user, _)| user.to_string());
     let of = |(user, contact): (UserId, crate::contacts::Contact)| Entry {
         user: user.to_string(),
         name: contact.name,

@@ -85,6 +85,11 @@ impl Problem {
         Self { shape: Some(shape), ..self }
     }
 
+    /// Whether it has the code and the status of `kind`.
+    pub(super) fn is(&self, kind: Kind) -> bool {
+        (self.code, self.status) == (kind.code(), kind.http_status())
+    }
+
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {

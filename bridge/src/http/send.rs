@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use natter_protocol::N;
 use natter_protocol::error::Kind;
 use natter_protocol::link::Answer;
+use natter_protocol::{MessageId, N};
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -113,24 +113,29 @@ pub(crate) async fn send(
     mut draft: Draft,
 ) -> Result<(Sent, N, u64), Problem> {
     draft.name(idempotency_key(headers)?);
+    let Committed { id, n, timestamp } = commit(api, caller, draft.to_bytes()).await?;
+    let wa_id = draft.to().to_owned();
+    let contacts = vec![Recipient { input: draft.to_as_sent, wa_id }];
+    let messages = vec![SentMessage { id: id.to_string() }];
+    let sent =
+        Sent { messaging_product: "whatsapp", contacts, messages, id: None, n: None, timestamp: None, meta: None };
+    Ok((sent, n, timestamp))
+}
+
+/// What is told of a message that is committed.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    pub(crate) id: MessageId,
+    pub(crate) n: N,
+    /// Unix seconds.
+    pub(crate) timestamp: u64,
+}
+
+/// Commits a payload that makes a message: one to somebody, or a command that the group sees.
+pub(crate) async fn commit(api: &Api, caller: &Caller, payload: Vec<u8>) -> Result<Committed, Problem> {
     caller.must_still_be().map_err(Error::from)?;
-    let publishing = api.bridge.publish(caller.user.clone(), caller.acting_device(), Bytes::from(draft.to_bytes()));
-    match answer(publishing).await? {
-        Answer::Message { id, n, timestamp } => {
-            let wa_id = draft.to().to_owned();
-            let contacts = vec![Recipient { input: draft.to_as_sent, wa_id }];
-            let messages = vec![SentMessage { id: id.to_string() }];
-            let sent = Sent {
-                messaging_product: "whatsapp",
-                contacts,
-                messages,
-                id: None,
-                n: None,
-                timestamp: None,
-                meta: None,
-            };
-            Ok((sent, n, timestamp))
-        }
+    match answer(api.bridge.publish(caller.user.clone(), caller.acting_device(), Bytes::from(payload))).await? {
+        Answer::Message { id, n, timestamp } => Ok(Committed { id, n, timestamp }),
         Answer::Done => Err(Problem::of(Kind::Malformed, "expected a message, got a command")),
         Answer::Refused { kind, details } => Err(Problem::of(kind, details)),
     }

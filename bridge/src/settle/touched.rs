@@ -145,7 +145,11 @@ impl<'a> Touched<'a> {
                 self.statuses.insert((chat, *n));
             }
             // The receipt that a merge speaks of was settled with its own row, or is still to come with it.
-            Change::Notice { .. } | Change::Merged { .. } | Change::Kept { .. } | Change::Revoked(_) => {}
+            Change::Notice { .. }
+            | Change::Merged { .. }
+            | Change::Counted { .. }
+            | Change::Kept { .. }
+            | Change::Revoked(_) => {}
             // It stands in the group's row.
             Change::Invite { .. } => {}
         }

@@ -82,6 +82,11 @@ impl<S: Store> State<S> {
                     receipt.timestamp = *timestamp;
                 }
             }
+            Change::Counted { user, seq, receipt } => {
+                if let Some(Row { item: Item::GroupReceipt(unsent), .. }) = self.user(user)?.rows.get_mut(seq) {
+                    unsent.clone_from(receipt);
+                }
+            }
             Change::Cursor { user, device, from, upto, offset } => {
                 let user = self.user(user)?;
                 if let Some(row) = user.devices.get_mut(device) {
@@ -283,6 +288,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::DeviceInfo { user, .. }
         | Change::Notice { user, .. }
         | Change::Merged { user, .. }
+        | Change::Counted { user, .. }
         | Change::Cursor { user, .. }
         | Change::Skipped { user, .. }
         | Change::Block { user, .. }

@@ -27,9 +27,17 @@ pub(super) struct Receipt {
     timestamp: String,
     /// Where the messages are.
     pub(super) chat: Chat,
-    pub(super) recipient: UserId,
+    recipient: Recipient,
     pub(super) after: N,
     pub(super) upto: N,
+}
+
+/// Whose receipt it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Recipient {
+    One(UserId),
+    /// Everybody in a group.
+    Group(String),
 }
 
 /// The chat that an entry belongs to, and what there is to say of it.
@@ -56,6 +64,9 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 }
 
 fn status(user: &UserId, entry: &Value) -> Saying {
+    if let Some(of) = entry["of"].as_u64() {
+        return group_status(entry, of);
+    }
     let (status, recipient) = (text(entry, "status"), text(entry, "recipient_id"));
     let Ok(member) = UserId::parse(recipient) else { return Saying::Nothing };
     match (status, entry["after"].as_u64(), entry["n"].as_u64()) {
@@ -71,7 +82,29 @@ fn status(user: &UserId, entry: &Value) -> Saying {
                 Ok(chat) => chat,
                 Err(_) => return Saying::Nothing,
             },
-            recipient: member,
+            recipient: Recipient::One(member),
+            after,
+            upto,
+        }),
+        _ => Saying::Nothing,
+    }
+}
+
+/// Counts in a group. The Cloud API has one status for a group as a whole: it is said once everybody has the messages, or has read them.
+fn group_status(entry: &Value, of: u64) -> Saying {
+    let is_all = |name: &str| entry[name].as_u64().is_some_and(|count| count >= of);
+    let status = match (is_all("delivered_to"), is_all("read_by")) {
+        (_, true) => "read",
+        (true, false) => "delivered",
+        (false, false) => return Saying::Nothing,
+    };
+    let group = text(entry, "chat").to_owned();
+    match (Chat::parse(&group), entry["after"].as_u64(), entry["n"].as_u64()) {
+        (Ok(chat), Some(after), Some(upto)) => Saying::Receipt(Receipt {
+            status: status.to_owned(),
+            timestamp: text(entry, "timestamp").to_owned(),
+            chat,
+            recipient: Recipient::Group(group),
             after,
             upto,
         }),
@@ -82,7 +115,16 @@ fn status(user: &UserId, entry: &Value) -> Saying {
 impl Receipt {
     /// The body for one of the messages.
     pub(super) fn of(&self, user: &UserId, id: &MessageId) -> Bytes {
-        status_body(user, self.recipient.as_str(), &self.status, id.as_str(), &self.timestamp, None)
+        match &self.recipient {
+            Recipient::One(member) => {
+                status_body(user, member.as_str(), &self.status, id.as_str(), &self.timestamp, None)
+            }
+            Recipient::Group(group) => {
+                let it = json!({"id": id.as_str(), "status": self.status, "timestamp": self.timestamp, "recipient_id": group,
+                    "recipient_type": "group"});
+                envelope(user, group, "statuses", it)
+            }
+        }
     }
 }
 
@@ -239,6 +281,24 @@ mod tests {
             value(&body)["statuses"],
             json!([{"id": "m4", "status": "sent", "timestamp": "9", "recipient_id": "bob"}])
         );
+    }
+
+    #[test]
+    fn a_group_has_a_status_once_everybody_has_the_message() {
+        let counts = |delivered_to: u32, read_by: u32| {
+            said(
+                &json!({"type": "status", "status": "read", "chat": "g:42", "after": 0, "n": 3, "id": "m3", "delivered_to": delivered_to,
+                "read_by": read_by, "of": 7, "timestamp": "9"}),
+            )
+        };
+        for (delivered_to, read_by, status) in [(7, 3, "delivered"), (7, 7, "read")] {
+            let (chat, Saying::Receipt(receipt)) = counts(delivered_to, read_by) else { panic!("a receipt") };
+            assert_eq!((chat.as_str(), receipt.after, receipt.upto), ("g:42", 0, 3));
+            let body = value(&receipt.of(&bot(), &MessageId::parse("m2").unwrap()));
+            let expected = json!([{"id": "m2", "status": status, "timestamp": "9", "recipient_id": "g:42", "recipient_type": "group"}]);
+            assert_eq!(body["statuses"], expected);
+        }
+        assert_eq!(counts(6, 1).1, Saying::Nothing);
     }
 
     #[test]

@@ -196,6 +196,18 @@ impl World {
         Self { engine, is_full, window: Window::default(), now, limits, last_connection }
     }
 
+    /// The process dies, and starts again over a store that holds these rows beside its own.
+    pub(crate) fn over(mut self, mut rows: Settlement) -> Self {
+        self.settle_everything();
+        let Self { engine, is_full, now, limits, last_connection, .. } = self;
+        let mut store = engine.into_store();
+        rows.upto = store.next_no(0).unwrap() - 1;
+        rows.server_secs = now.server_secs;
+        store.settle(0, &rows).unwrap();
+        let engine = Engine::recover(store, limits.clone(), Arc::new(Counters::default())).unwrap();
+        Self { engine, is_full, window: Window::default(), now, limits, last_connection }
+    }
+
     /// The process dies and starts again; how many rows of an inbox the tables hold meanwhile.
     pub(crate) fn crash_and_count(self, name: &str) -> (Self, usize) {
         let Self { engine, is_full, now, limits, last_connection, .. } = self;

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use bytes::Bytes;
 use natter_protocol::N;
 use natter_protocol::entry::Entry;
+use natter_protocol::ids::STATUS_BROADCAST;
 
 use super::ranges::Ranges;
 use super::{After, Answer, Effects, Key, OUTBOX_BYTES_MAX, OUTBOX_MAX, Output, RESEND_MS_MAX, SETTLED_MAX, WINDOW};
 use crate::error::Error;
 use crate::event::Failed;
+use crate::groups::Counts;
 use crate::progress::{Progress, Tick};
 use crate::store::{Outcome, OutgoingRow, ReceiptRow, Write};
 
@@ -285,6 +287,14 @@ impl Outbox {
 
     fn receipt(&mut self, entry: &Entry, read: bool, to: &mut Effects<'_>) {
         let (Some(chat), Some(after), Some(n)) = (&entry.chat, entry.after, entry.n) else { return };
+        let (delivered, read) = match Counts::of_entry(entry) {
+            Some(counts) => (counts.is_delivered(), counts.is_read()),
+            // What this user read, on another device, are not his own messages.
+            None => (is_by_others(entry, chat), read && is_by_others(entry, chat)),
+        };
+        if !delivered && !read {
+            return;
+        }
         let ticks = self.ticks.entry(chat.clone()).or_default();
         if read {
             ticks.read.add(after, n);
@@ -328,6 +338,11 @@ impl Outbox {
         let chat = row.chat.clone().unwrap_or_default();
         out.push_back(Output::Progress(id.clone(), Box::new(Progress { chat, key, sent, tick, failure })));
     }
+}
+
+/// Whether a receipt that names one user is about messages of this one: it is from the other side of the chat, or from whoever saw a status.
+fn is_by_others(entry: &Entry, chat: &str) -> bool {
+    entry.recipient_id.as_deref() == Some(chat) || (chat == STATUS_BROADCAST && entry.from_user().is_none())
 }
 
 impl Queued {

@@ -337,7 +337,11 @@ fn what(event: &natter_client::Event) -> Option<What> {
             _ => What::Phantom,
         },
         Is::Receipt(receipt) => {
-            let recipient = receipt.recipient.strip_prefix('u').and_then(|number| number.parse().ok());
+            let recipient = receipt
+                .recipient
+                .as_deref()
+                .and_then(|name| name.strip_prefix('u'))
+                .and_then(|number| number.parse().ok());
             let (Some(message), Some(recipient)) = (Message::parse(&receipt.id), recipient) else {
                 return Some(What::Phantom);
             };
