@@ -3,7 +3,7 @@
 //! An event changes memory at once and is noted as [`Change`]s; [`Engine::commit`] writes them as one journal row; only then does
 //! [`Engine::release`] hand out what the batch has to say. Nothing can leave before its commit.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -220,6 +220,8 @@ pub struct Engine<S> {
     pub(crate) ended_files: VecDeque<crate::media::row::MediaFile>,
     pub(crate) presence: Presence,
     pub(crate) typing: Typing,
+    /// What rose in groups, by conversation.
+    pub(crate) risen: BTreeMap<ChatKey, Vec<crate::groups::marks::Risen>>,
     /// What is worth something now or never.
     pub(crate) hints: Vec<(UserId, Down)>,
     log: u8,
@@ -260,6 +262,7 @@ impl<S: Store> Engine<S> {
             ended_files: VecDeque::new(),
             presence: Presence::default(),
             typing: Typing::default(),
+            risen: BTreeMap::new(),
             hints: Vec::new(),
             log,
             next_no: 1,
@@ -443,6 +446,7 @@ impl<S: Store> Engine<S> {
     /// [`CommitError`]: nothing of the batch may be said; call [`Engine::abort`] next, unless this was [`CommitError::Fenced`].
     pub fn commit(&mut self) -> Result<(), CommitError> {
         self.pass_over_noted()?;
+        self.tell_risen()?;
         self.look_around()?;
         self.forget_receipts_on_purpose();
         if self.delta.is_empty() || self.is_forgotten_on_purpose() {
@@ -502,6 +506,7 @@ impl<S: Store> Engine<S> {
     /// When the store cannot be read either: the process must end.
     pub fn abort(&mut self, why: NotNow) -> Result<Released, StoreError> {
         self.give_up_presence();
+        self.risen.clear();
         self.passed_over.clear();
         // Their rows may be there again. What is not is an orphan.
         self.ended_files.clear();

@@ -1,8 +1,20 @@
 //! Groups: who is in them, and what is asked about them.
+//!
+//! - [`rules`] the commands that change one · [`marks`] who has had and read what, and which messages are whose · [`row`] what is kept ·
+//!   [`known`] what is not settled of it beside the conversation itself
+
+pub(crate) mod known;
+pub(crate) mod marks;
+pub mod row;
+pub(crate) mod rules;
+
+use std::sync::Arc;
 
 use natter_protocol::error::Refusal;
 use natter_protocol::{GroupId, N, UserId};
 
+use crate::change::Change;
+use crate::chat_key::ChatKey;
 use crate::engine::{Engine, Reply, Request};
 use crate::store::{Store, StoreError};
 use crate::{Error, Handle};
@@ -97,12 +109,97 @@ pub struct MemberTicks {
 }
 
 impl<S: Store> Engine<S> {
-    #[expect(clippy::unnecessary_wraps, reason = "reads the store soon")]
     pub(crate) fn groups_question(&mut self, ask: Ask) -> Result<Told, StoreError> {
         match ask {
-            Ask::List(..) => Ok(Told::List(Vec::new())),
-            _ => Ok(Told::NotFound),
+            Ask::List(user, after, limit) => {
+                let after = after.as_ref().map(ChatKey::of_group);
+                let chats = self.state.groups_of(&user, after.as_ref(), limit.clamp(1, GROUPS_A_PAGE))?;
+                let mut all = Vec::with_capacity(chats.len());
+                for chat in chats {
+                    all.extend(self.summary(&chat)?);
+                }
+                Ok(Told::List(all))
+            }
+            Ask::Show(user, group) => {
+                let Ok(chat) = self.group_of(&user, &group, "group")? else { return Ok(Told::NotFound) };
+                let Some(summary) = self.summary(&chat)? else { return Ok(Told::NotFound) };
+                let members = self.state.chat(&chat)?.members_now().map(|(user, row)| Member {
+                    user: user.clone(),
+                    is_admin: row.is_admin,
+                    joined_n: row.joined_n,
+                });
+                Ok(Told::Group(Group { members: members.collect(), summary }))
+            }
+            Ask::Receipts(user, group, n) => {
+                let Ok(chat) = self.group_of(&user, &group, "group")? else { return Ok(Told::NotFound) };
+                let message = self.state.accepted_between(&chat, n.saturating_sub(1), n, 1)?.pop();
+                if message.is_none_or(|(at, sender, _)| at != n || sender != user) {
+                    return Ok(Told::NotFound);
+                }
+                let known = self.state.chat(&chat)?;
+                let others = known.members_now().filter(|(member, _)| **member != user && known.is_his(member, n));
+                let ticks = others.map(|(member, row)| MemberTicks {
+                    user: member.clone(),
+                    delivered: row.delivered_n >= n,
+                    read: row.read_n >= n,
+                });
+                Ok(Told::Receipts(ticks.collect()))
+            }
+            Ask::Invite(user, group) => match self.may_invite(&user, &group)? {
+                Ok(chat) => Ok(Told::Invite(self.invite(&chat)?)),
+                Err(told) => Ok(told),
+            },
+            Ask::NewInvite(user, group, code) => match self.may_invite(&user, &group)? {
+                Ok(chat) => self.set_invite(&chat, Some(code)),
+                Err(told) => Ok(told),
+            },
+            Ask::NoInvite(user, group) => match self.may_invite(&user, &group)? {
+                Ok(chat) => self.set_invite(&chat, None),
+                Err(told) => Ok(told),
+            },
+            Ask::Preview(code) => {
+                let Some(chat) = self.state.invited_by(&code)? else { return Ok(Told::NotFound) };
+                Ok(self.summary(&chat)?.map_or(Told::NotFound, Told::Preview))
+            }
         }
+    }
+
+    fn summary(&mut self, chat: &ChatKey) -> Result<Option<Summary>, StoreError> {
+        let known = self.state.chat(chat)?;
+        let members_count = known.members_now().count();
+        Ok(known.group.as_ref().zip(chat.group()).map(|(row, group)| Summary {
+            group,
+            subject: row.subject.to_string(),
+            description: row.description.as_ref().map(ToString::to_string),
+            members_count,
+            created_at: row.created_at,
+            created_by: row.created_by.clone(),
+        }))
+    }
+
+    fn may_invite(&mut self, user: &UserId, group: &GroupId) -> Result<Result<ChatKey, Told>, StoreError> {
+        if self.group_of(user, group, "group")?.is_err() {
+            return Ok(Err(Told::NotFound));
+        }
+        Ok(self.changeable(user, group)?.map_err(Told::Refused))
+    }
+
+    fn invite(&mut self, chat: &ChatKey) -> Result<Option<String>, StoreError> {
+        let group = self.state.chat(chat)?.group.as_ref();
+        Ok(group.and_then(|group| group.invite.as_ref()).map(ToString::to_string))
+    }
+
+    fn set_invite(&mut self, chat: &ChatKey, code: Option<String>) -> Result<Told, StoreError> {
+        let Some(mut group) = self.state.chat(chat)?.group.clone() else { return Ok(Told::NotFound) };
+        let code: Option<Arc<str>> = code.map(Arc::from);
+        let before = std::mem::replace(&mut group.invite, code.clone());
+        for (code, is_good) in [(before, false), (code.clone(), true)] {
+            if let Some(code) = code {
+                self.change(Change::Invite { chat: chat.clone(), code, is_good })?;
+            }
+        }
+        self.change(Change::Group { chat: chat.clone(), group: Some(Box::new(group)) })?;
+        Ok(Told::Invite(code.map(|code| code.to_string())))
     }
 }
 

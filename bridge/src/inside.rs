@@ -95,6 +95,10 @@ impl<S: Store> Engine<S> {
                 let id = written.id.clone();
                 self.accepted_answer(user, device, id, stamp, written)?.map(|(answer, _)| answer)
             }
+            Ok(Item::Group(command)) => {
+                let id = command.id.clone();
+                self.group_command(user, id, stamp, command)?.map(|(answer, _, _)| answer)
+            }
             Ok(Item::Ack(upto)) => return self.ack_inside(ticket, user, device, upto, None),
             Ok(item) => self.command(user, device, None, item)?.map(|()| Answer::Done),
             Err(rejected) => Err(rejected.refusal),
