@@ -238,7 +238,9 @@ fn acknowledgements_of_entries_have_no_rate_and_those_that_nobody_waits_for_do()
         let outbox = format!("users/alice/a{n}/outbox");
         for message in 0..30 {
             let id = alice.publish(&outbox, &text(&format!("{n}-{message}"), "bob"));
-            alice.wait_for("a PUBACK", |packet| matches!(packet, Packet::PubAck { id: got, .. } if *got == id).then_some(()));
+            alice.wait_for("a PUBACK", |packet| {
+                matches!(packet, Packet::PubAck { id: got, .. } if *got == id).then_some(())
+            });
         }
     }
     let begun = Instant::now();
