@@ -17,6 +17,7 @@ pub use codec::{DeltaError, decode, encode};
 
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::groups::row::{GroupRow, Standing};
 use crate::media::row::MediaFile;
 use crate::privacy::{Aspect, Rule};
 
@@ -518,6 +519,31 @@ pub enum Change {
         /// What its user calls it.
         label: Option<Arc<str>>,
     },
+    /// A group is this from now on, or is no more.
+    Group {
+        /// Its conversation.
+        chat: ChatKey,
+        /// What it is.
+        group: Option<Box<GroupRow>>,
+    },
+    /// Somebody's place in a group is this from now on.
+    Member {
+        /// The group's conversation.
+        chat: ChatKey,
+        /// Who.
+        user: UserId,
+        /// His place.
+        standing: Standing,
+    },
+    /// A code invites to a group, or does no more.
+    Invite {
+        /// The group's conversation.
+        chat: ChatKey,
+        /// The code.
+        code: Arc<str>,
+        /// Whether it does.
+        is_good: bool,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -600,6 +626,9 @@ impl Change {
             Self::Mark { chat, .. }
             | Self::StatusGone { chat, .. }
             | Self::Hidden { chat, .. }
+            | Self::Group { chat, .. }
+            | Self::Member { chat, .. }
+            | Self::Invite { chat, .. }
             | Self::Unheard { chat, .. } => chat.slot(),
             Self::User { user }
             | Self::Device { user, .. }

@@ -66,6 +66,24 @@ impl ChatKey {
         self.0.starts_with("s:")
     }
 
+    /// The conversation of a group.
+    #[must_use]
+    pub fn of_group(group: &GroupId) -> Self {
+        Self(Arc::from(format!("g:{group}")))
+    }
+
+    /// Whether this is a group's.
+    #[must_use]
+    pub fn is_group(&self) -> bool {
+        self.0.starts_with("g:")
+    }
+
+    /// The group, if this is one's.
+    #[must_use]
+    pub fn group(&self) -> Option<GroupId> {
+        self.0.strip_prefix("g:").and_then(|group| GroupId::parse(group).ok())
+    }
+
     /// The other one of a pair, from `user`'s side.
     #[must_use]
     pub fn other(&self, user: &UserId) -> Option<UserId> {

@@ -43,6 +43,23 @@ pub struct Limits {
     pub media: MediaLimits,
     /// Whom a user may know and block, and what he may show.
     pub people: PeopleLimits,
+    /// How large groups are, and how many.
+    pub groups: GroupLimits,
+}
+
+/// How large groups are, and how many. One more is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// Members a group, at most [`MEMBERS_MAX`](natter_protocol::group::MEMBERS_MAX). Default 1,024.
+    pub members_max: usize,
+    /// Groups that a user is in. Default 1,000.
+    pub groups_max: usize,
+}
+
+impl Default for GroupLimits {
+    fn default() -> Self {
+        Self { members_max: natter_protocol::group::MEMBERS_MAX, groups_max: 1000 }
+    }
 }
 
 /// Whom a user may know and block, and what he may show. One more is refused.
@@ -116,6 +133,7 @@ impl Default for Limits {
             batch_events_max: 1024,
             media: MediaLimits::default(),
             people: PeopleLimits::default(),
+            groups: GroupLimits::default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! An event changes memory at once and is noted as [`Change`]s; [`Engine::commit`] writes them as one journal row; only then does
 //! [`Engine::release`] hand out what the batch has to say. Nothing can leave before its commit.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use crate::chat_key::ChatKey;
 use crate::config::Limits;
 use crate::contacts;
 use crate::devices;
+use crate::groups;
 use crate::inside::{Fetch, Page};
 use crate::long_ack::LongAck;
 use crate::media::{self, rules::Question};
@@ -94,6 +95,8 @@ pub enum Request {
     Presence(presence::ask::Ask),
     /// Asks about devices. [`Reply::Devices`].
     Devices(devices::Ask),
+    /// Asks about groups. [`Reply::Groups`].
+    Groups(groups::Ask),
     /// Asks about statuses. [`Reply::Status`].
     Status(status::ask::Ask),
 }
@@ -115,6 +118,8 @@ pub enum Reply {
     Presence(presence::ask::Told),
     /// To [`Request::Devices`].
     Devices(devices::Told),
+    /// To [`Request::Groups`].
+    Groups(groups::Told),
     /// To [`Request::Status`].
     Status(status::ask::Told),
     /// Nothing was done.
@@ -215,6 +220,8 @@ pub struct Engine<S> {
     pub(crate) ended_files: VecDeque<crate::media::row::MediaFile>,
     pub(crate) presence: Presence,
     pub(crate) typing: Typing,
+    /// What rose in groups, by conversation.
+    pub(crate) risen: BTreeMap<ChatKey, Vec<crate::groups::marks::Risen>>,
     /// What is worth something now or never.
     pub(crate) hints: Vec<(UserId, Down)>,
     log: u8,
@@ -255,6 +262,7 @@ impl<S: Store> Engine<S> {
             ended_files: VecDeque::new(),
             presence: Presence::default(),
             typing: Typing::default(),
+            risen: BTreeMap::new(),
             hints: Vec::new(),
             log,
             next_no: 1,
@@ -346,6 +354,7 @@ impl<S: Store> Engine<S> {
             | Request::Blocks(_)
             | Request::Presence(_)
             | Request::Devices(_)
+            | Request::Groups(_)
             | Request::Account(_) => Ok(false),
         }
     }
@@ -449,6 +458,7 @@ impl<S: Store> Engine<S> {
     /// [`CommitError`]: nothing of the batch may be said; call [`Engine::abort`] next, unless this was [`CommitError::Fenced`].
     pub fn commit(&mut self) -> Result<(), CommitError> {
         self.pass_over_noted()?;
+        self.tell_risen()?;
         self.look_around()?;
         self.forget_receipts_on_purpose();
         if self.delta.is_empty() || self.is_forgotten_on_purpose() {
@@ -508,6 +518,7 @@ impl<S: Store> Engine<S> {
     /// When the store cannot be read either: the process must end.
     pub fn abort(&mut self, why: NotNow) -> Result<Released, StoreError> {
         self.give_up_presence();
+        self.risen.clear();
         self.passed_over.clear();
         // Their rows may be there again. What is not is an orphan.
         self.ended_files.clear();

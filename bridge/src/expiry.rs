@@ -105,8 +105,8 @@ impl<S: Store> Engine<S> {
     }
 
     fn tell_expired(&mut self, user: &UserId, message: &Message, lagged: bool) -> Result<(), StoreError> {
-        // A status that does not arrive does not: that is what it is.
-        let is_told = message.from != *user && !message.chat.is_status();
+        // A status that does not arrive does not: that is what it is. Of a group the counts tell.
+        let is_told = message.from != *user && !message.chat.is_status() && !message.chat.is_group();
         if !is_told || self.state.chat(&message.chat)?.mark(user, Tick::Delivered) >= message.n {
             return Ok(());
         }

@@ -71,6 +71,7 @@ impl<S: Store> Engine<S> {
             Request::Blocks(ask) => Reply::Blocks(self.blocks_question(ask)?),
             Request::Presence(ask) => Reply::Presence(self.presence_question(ask)?),
             Request::Devices(ask) => Reply::Devices(self.devices_question(ask)?),
+            Request::Groups(ask) => Reply::Groups(self.groups_question(ask)?),
             Request::Status(ask) => Reply::Status(self.status_question(ask)?),
             Request::Media(question) => Reply::Media(self.media_question(question)?),
             other => Reply::Changed(self.handle_request(other)?),
@@ -93,6 +94,10 @@ impl<S: Store> Engine<S> {
             Ok(Item::Message(written)) => {
                 let id = written.id.clone();
                 self.accepted_answer(user, device, id, stamp, written)?.map(|(answer, _)| answer)
+            }
+            Ok(Item::Group(command)) => {
+                let id = command.id.clone();
+                self.group_command(user, id, stamp, command)?.map(|(answer, _, _)| answer)
             }
             Ok(Item::Ack(upto)) => return self.ack_inside(ticket, user, device, upto, None),
             Ok(item) => self.command(user, device, None, item)?.map(|()| Answer::Done),
@@ -281,6 +286,7 @@ impl Request {
             | Self::Blocks(_)
             | Self::Presence(_)
             | Self::Devices(_)
+            | Self::Groups(_)
             | Self::Account(_) => None,
         }
     }

@@ -27,6 +27,7 @@ pub mod contacts;
 pub mod devices;
 pub mod engine;
 pub mod expiry;
+pub mod groups;
 pub mod hidden;
 pub mod http;
 pub mod inside;
@@ -62,7 +63,7 @@ use natter_protocol::{Chat, DeviceId, N, Seq, UserId};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-pub use config::{Config, Limits, MediaLimits, PeopleLimits};
+pub use config::{Config, GroupLimits, Limits, MediaLimits, PeopleLimits};
 pub use inside::{Fetch, Page};
 pub use news::{Watch, Woken};
 pub use quota::Amount;

@@ -164,6 +164,10 @@ impl<S: Store> Engine<S> {
                 continue;
             }
             let mut after = std::mem::replace(mark, message.n);
+            if message.chat.is_group() {
+                // Its senders are told by counts.
+                continue;
+            }
             let is_status = message.chat.is_status();
             if is_status {
                 // What lies between went to others.
@@ -193,7 +197,9 @@ impl<S: Store> Engine<S> {
             }
         }
         for (chat, n) in marks {
-            if self.state.chat(&chat)?.mark(member, Tick::Delivered) < n {
+            if chat.is_group() {
+                self.raise_group_mark(&chat, member, Tick::Delivered, n)?;
+            } else if self.state.chat(&chat)?.mark(member, Tick::Delivered) < n {
                 self.change(Change::Mark { chat, member: member.clone(), tick: Tick::Delivered, n })?;
             }
         }

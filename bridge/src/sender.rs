@@ -16,7 +16,7 @@ use crate::stats::Counters;
 use crate::store::{Store, StoreError};
 
 /// Senders looked at for an id that stands alone; more of them make it ambiguous anyway.
-const SENDERS_MAX: usize = 64;
+pub(crate) const SENDERS_MAX: usize = 64;
 
 /// An answer, or why not. The outer error is the store's.
 pub(crate) type Ruling<T> = Result<Result<T, Refusal>, StoreError>;
@@ -49,6 +49,14 @@ impl<S: Store> Engine<S> {
             Ok(Item::Message(written)) => {
                 let id = if will { None } else { written.id.clone() };
                 (id.clone(), self.message(user, connection, packet, &device, id, stamp, written)?)
+            }
+            Ok(Item::Group(command)) => {
+                let id = if will { None } else { command.id.clone() };
+                let ruling = self.group_command(user, id.clone(), stamp, command)?;
+                if let Ok((answer, accepted, chat)) = &ruling {
+                    self.hint_if_bare(user, connection, packet, &device, chat, answer, accepted.n);
+                }
+                (id, ruling.map(|(answer, _, _)| answer))
             }
             Ok(Item::Ack(upto)) => match self.ack_upto(user, &device, upto)? {
                 Ok(true) => (None, Ok(Answer::Done)),
@@ -104,14 +112,29 @@ impl<S: Store> Engine<S> {
     ) -> Ruling<Answer> {
         let chat = written.to.clone();
         let (answer, accepted) = ruled!(self.accepted_answer(user, device, id, stamp, written));
+        self.hint_if_bare(user, connection, packet, device, &chat, &answer, accepted.n);
+        Ok(Ok(answer))
+    }
+
+    /// `sent`, for a device whose PUBACK cannot say it.
+    #[expect(clippy::too_many_arguments, reason = "what an answer is made of")]
+    fn hint_if_bare(
+        &mut self,
+        user: &UserId,
+        connection: ConnectionId,
+        packet: Packet,
+        device: &DeviceId,
+        chat: &Chat,
+        answer: &Answer,
+        n: N,
+    ) {
         let bare = self.connections.get(&connection).is_some_and(|known| known.dialect == Dialect::Bare);
         if bare
             && packet.qos > 0
-            && let Answer::Message { id, .. } = &answer
+            && let Answer::Message { id, .. } = answer
         {
-            self.hint_sent(user, device, &chat, id, accepted.n);
+            self.hint_sent(user, device, chat, id, n);
         }
-        Ok(Ok(answer))
     }
 
     /// Accepts a message, counts it, and says what its sender is told.
@@ -160,22 +183,20 @@ impl<S: Store> Engine<S> {
         if written.to == Chat::Status {
             return self.post_status(user, device, id, written);
         }
-        let recipient = match &written.to {
-            Chat::Direct(recipient) if self.state.user(recipient)?.known => recipient.clone(),
-            unknown => {
-                let details = format!("to: expected a user of this server, got {unknown}");
-                return Ok(Err(Refusal::new(Kind::UnknownRecipient, details)));
-            }
-        };
-        if self.state.is_blocked(user, &recipient)? {
-            let details = format!("to: expected a user who is not blocked, got {recipient}: unblock first");
-            return Ok(Err(Refusal::new(Kind::NotAllowed, details)));
-        }
-        let is_blocked = self.state.is_blocked(&recipient, user)?;
         let chat = ChatKey::new(user, &written.to);
-        ruled!(self.inbox_takes(user, &recipient, &chat));
+        let (mut recipient, mut is_blocked) = (None, false);
+        match &written.to {
+            Chat::Direct(to) => {
+                is_blocked = ruled!(self.may_write(user, to, &chat));
+                recipient = Some(to.clone());
+            }
+            Chat::Group(group) => {
+                ruled!(self.group_of(user, group, "to"));
+            }
+            Chat::Status => {}
+        }
         let referred = match &mut written.reference {
-            Some(reference) => Some(ruled!(self.resolve(&chat, user, &recipient, &written.to, reference))),
+            Some(reference) => Some(ruled!(self.resolve(&chat, user, recipient.as_ref(), &written.to, reference))),
             None => None,
         };
 
@@ -196,12 +217,17 @@ impl<S: Store> Engine<S> {
             body: Arc::from(body),
         });
         let mut places = Vec::new();
-        if !is_blocked {
-            places.push(self.place(&recipient, None, None, message.bytes())?);
-        }
-        if recipient != *user && self.state.user(user)?.devices.keys().any(|other| other != device) {
-            // The sender's other devices show it too.
-            places.push(self.place(user, None, Some(device.clone()), message.bytes())?);
+        match &recipient {
+            None => places = self.group_places(&message.chat, user, device, message.bytes())?,
+            Some(recipient) => {
+                if !is_blocked {
+                    places.push(self.place(recipient, None, None, message.bytes())?);
+                }
+                if recipient != user && self.state.user(user)?.devices.keys().any(|other| other != device) {
+                    // The sender's other devices show it too.
+                    places.push(self.place(user, None, Some(device.clone()), message.bytes())?);
+                }
+            }
         }
         let users: Vec<UserId> = places.iter().map(|place| place.user.clone()).collect();
         let timestamp = message.timestamp;
@@ -209,7 +235,7 @@ impl<S: Store> Engine<S> {
         let accepted = Accepted { chat: message.chat.clone(), n, timestamp, hash, until: at };
         let chat = message.chat.clone();
         self.change(Change::Message { message, hash, at, grant, places })?;
-        if is_blocked {
+        if let Some(recipient) = recipient.filter(|_| is_blocked) {
             self.hide_upto(&chat, &recipient, n)?;
             self.never_heard(&chat, &recipient, n)?;
             Counters::add(&self.counters.hidden);
@@ -219,6 +245,21 @@ impl<S: Store> Engine<S> {
             self.hungry.insert(place);
         }
         Ok(Ok(Accept::New(id, accepted)))
+    }
+
+    /// Whether `user` may write to another; and then, whether that one has blocked him: he is not told.
+    fn may_write(&mut self, user: &UserId, to: &UserId, chat: &ChatKey) -> Ruling<bool> {
+        if !self.state.user(to)?.known {
+            let details = format!("to: expected a user of this server, got {to}");
+            return Ok(Err(Refusal::new(Kind::UnknownRecipient, details)));
+        }
+        if self.state.is_blocked(user, to)? {
+            let details = format!("to: expected a user who is not blocked, got {to}: unblock first");
+            return Ok(Err(Refusal::new(Kind::NotAllowed, details)));
+        }
+        let is_blocked = self.state.is_blocked(to, user)?;
+        ruled!(self.inbox_takes(user, to, chat));
+        Ok(Ok(is_blocked))
     }
 
     /// The next position of an inbox. It counts as given with the change that takes it.
@@ -278,10 +319,16 @@ impl<S: Store> Engine<S> {
         &mut self,
         chat: &ChatKey,
         user: &UserId,
-        recipient: &UserId,
+        recipient: Option<&UserId>,
         to: &Chat,
         reference: &mut Reference,
     ) -> Ruling<UserId> {
+        let Some(recipient) = recipient else {
+            if reference.chat.as_ref().is_some_and(|named| named != to) {
+                return Ok(Err(ambiguous(reference, "a message of the chat in `to`")));
+            }
+            return self.resolve_in_group(chat, user, reference);
+        };
         let refusal = match &reference.chat {
             Some(Chat::Status) => ambiguous(reference, "a status that is shown to both"),
             Some(named) if named != to => return Ok(Err(ambiguous(reference, "a message of the chat in `to`"))),
@@ -361,7 +408,7 @@ impl<S: Store> Engine<S> {
             Item::Available(in_front) => self.set_in_front(user, connection, in_front),
             Item::Sync => self.sync(user, device),
             // Taken care of before.
-            Item::Message(_) | Item::Ack(_) => Ok(Ok(())),
+            Item::Group(_) | Item::Message(_) | Item::Ack(_) => Ok(Ok(())),
         }
     }
 
@@ -369,6 +416,9 @@ impl<S: Store> Engine<S> {
         match upto {
             ReadUpTo::Number(chat, n) => {
                 let key = ChatKey::new(user, chat);
+                if let Chat::Group(group) = chat {
+                    ruled!(self.group_of(user, group, "chat"));
+                }
                 let last_n = self.state.chat(&key)?.last_n;
                 if *n > last_n {
                     let details = format!("n: expected at most {last_n}, the newest of the chat, got {n}");
@@ -391,6 +441,10 @@ impl<S: Store> Engine<S> {
                 for (from, accepted) in candidates {
                     let to_me = if accepted.chat.is_status() {
                         may_be_status && self.is_given(user, &accepted.chat, accepted.n)?
+                    } else if accepted.chat.is_group() {
+                        from != *user
+                            && mine.as_ref().is_none_or(|chat| accepted.chat == *chat)
+                            && self.state.chat(&accepted.chat)?.is_his(user, accepted.n)
                     } else {
                         accepted.chat.has(user)
                             && (from != *user || accepted.chat.other(user).as_ref() == Some(user))
@@ -413,6 +467,9 @@ impl<S: Store> Engine<S> {
     fn read(&mut self, user: &UserId, device: &DeviceId, chat: &ChatKey, n: N) -> Result<(), StoreError> {
         if chat.is_status() {
             return self.read_statuses(user, device, chat, n);
+        }
+        if chat.is_group() {
+            return self.read_group(user, device, chat, n);
         }
         let before = self.state.chat(chat)?.mark(user, Tick::Read);
         if n <= before {
@@ -459,11 +516,11 @@ pub(crate) enum Accept {
     Repeat(MessageId, Accepted),
 }
 
-fn conflict(id: MessageId) -> Refusal {
+pub(crate) fn conflict(id: MessageId) -> Refusal {
     let details = format!("id: expected the content that {id} was first sent with, got other content");
     Refusal { conflicts_with: Some(id), ..Refusal::new(Kind::Conflict, details) }
 }
 
-fn ambiguous(reference: &Reference, expected: &str) -> Refusal {
+pub(crate) fn ambiguous(reference: &Reference, expected: &str) -> Refusal {
     Refusal::new(Kind::Ambiguous, format!("message_id: expected {expected}, got {}", reference.id))
 }

@@ -190,6 +190,10 @@ impl<S: Store> State<S> {
                 }
                 Change::Message { message, grant, places, .. } if !message.chat.is_status() => {
                     if let Some(media) = granted(grant.as_deref()) {
+                        if message.chat.is_group() {
+                            settlement.media_groups.push((media, message.chat.clone(), message.n));
+                            continue;
+                        }
                         let users = places.iter().map(|place| place.user.clone());
                         self.grant(&media, users, &mut settlement.grants)?;
                     }
@@ -233,6 +237,9 @@ impl<S: Store> State<S> {
         for (chat, member) in &touched.unheard {
             let oldest = self.unheard(chat, member)?;
             settlement.unheard.push(((*chat).clone(), (*member).clone(), oldest));
+        }
+        for chat in &touched.groups {
+            settlement.groups.push(((*chat).clone(), self.chat(chat)?.group.clone()));
         }
         for (chat, n) in &touched.statuses {
             let status = self.status(chat, *n)?;

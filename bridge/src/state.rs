@@ -62,6 +62,7 @@ pub struct State<S> {
     pub(crate) last_seen: Overlay<UserId, u64>,
     pub(crate) privacy_lists: crate::privacy::Lists,
     pub(crate) unheard: crate::unheard::Unsettled,
+    pub(crate) groups: crate::groups::known::Unsettled,
 }
 
 impl<S: Store> State<S> {
@@ -93,6 +94,7 @@ impl<S: Store> State<S> {
             last_seen: Overlay::default(),
             privacy_lists: Overlay::default(),
             unheard: Overlay::default(),
+            groups: crate::groups::known::Unsettled::default(),
         };
         state.reset(log)?;
         Ok(state)
@@ -120,6 +122,7 @@ impl<S: Store> State<S> {
         self.last_seen.clear();
         self.privacy_lists.clear();
         self.unheard.clear();
+        self.groups.clear();
         self.revoked = self.store.revoked()?.into_iter().collect();
         self.disabled = self.store.disabled()?.into_iter().collect();
         self.webhooks = self.store.webhooks()?.into_iter().map(|(user, device, row)| ((user, device), row)).collect();
@@ -201,6 +204,9 @@ impl<S: Store> State<S> {
                 chat.members = self.store.members(key)?.into_iter().collect();
                 for (member, after, upto) in self.store.hidden(key)? {
                     chat.hidden.entry(member).or_default().add(after, upto);
+                }
+                if key.is_group() {
+                    chat.group = self.store.group(key)?;
                 }
             }
             self.chats.insert(key.clone(), chat);

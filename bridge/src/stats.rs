@@ -49,6 +49,8 @@ pub struct Stats {
     pub devices_unlinked: u64,
     /// Messages of blocked users, accepted and hidden from those who block them.
     pub hidden: u64,
+    /// Changes of groups.
+    pub group_changes: u64,
     /// Presences told to connections that watch.
     pub presences: u64,
     /// Hints that somebody types, dropped because their reader or the link was behind.
@@ -87,6 +89,7 @@ pub struct Counters {
     pub(crate) devices_linked: AtomicU64,
     pub(crate) devices_unlinked: AtomicU64,
     pub(crate) hidden: AtomicU64,
+    pub(crate) group_changes: AtomicU64,
     pub(crate) presences: AtomicU64,
     pub(crate) hints_dropped: AtomicU64,
     pub(crate) watches: AtomicU64,
@@ -131,6 +134,7 @@ impl Counters {
             devices_linked: read(&self.devices_linked),
             devices_unlinked: read(&self.devices_unlinked),
             hidden: read(&self.hidden),
+            group_changes: read(&self.group_changes),
             presences: read(&self.presences),
             hints_dropped: read(&self.hints_dropped),
             watches: read(&self.watches),

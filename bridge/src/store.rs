@@ -21,6 +21,7 @@ mod unheard;
 mod conformance;
 #[cfg(test)]
 mod contention;
+mod groups;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 use crate::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::groups::row::GroupRow;
 use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 use crate::privacy::{Aspect, Rule, Who};
@@ -144,6 +146,8 @@ pub struct MemberRow {
     pub delivered_n: N,
     /// Everything up to here was read.
     pub read_n: N,
+    /// In a group: he may change it.
+    pub is_admin: bool,
 }
 
 /// An inbox row's position, and for whom it is meant: `only` that device, or all `except` that one.
@@ -203,6 +207,10 @@ pub struct Settlement {
     pub hidden: Vec<(ChatKey, UserId, Hidden)>,
     /// The oldest message hidden from a member that has not failed yet, and the server second since which it counts.
     pub unheard: Vec<(ChatKey, UserId, Option<Since>)>,
+    /// Groups; `None` takes one away.
+    pub groups: Vec<(ChatKey, Option<GroupRow>)>,
+    /// Files that went into groups, by which message.
+    pub media_groups: Vec<(MediaId, ChatKey, N)>,
     /// Statuses. A body goes with its status, or with the last row that points to it.
     pub statuses: Vec<(ChatKey, N, Option<Arc<Status>>)>,
     /// Revocations.
@@ -495,6 +503,42 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn oldest_waiting(&mut self, of: &Waits<'_>) -> Result<Option<(N, u64)>, StoreError>;
+
+    /// A group, without its members.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn group(&mut self, chat: &ChatKey) -> Result<Option<GroupRow>, StoreError>;
+
+    /// The groups that a user is in, behind a name, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn groups_of(&mut self, user: &UserId, after: Option<&ChatKey>, limit: usize) -> Result<Vec<ChatKey>, StoreError>;
+
+    /// The group that a code invites to.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn invited_by(&mut self, code: &str) -> Result<Option<ChatKey>, StoreError>;
+
+    /// The groups that a file was sent to, and the numbers of the messages, at most `limit`, the greatest numbers first.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn groups_with(&mut self, media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
+
+    /// The messages of a conversation with `after < n <= upto`: their numbers, senders and ids, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn accepted_between(
+        &mut self,
+        chat: &ChatKey,
+        after: N,
+        upto: N,
+        limit: usize,
+    ) -> Result<Vec<(N, UserId, MessageId)>, StoreError>;
 
     /// A status, if it is kept.
     ///

@@ -243,7 +243,7 @@ fn whatever_happens_to_the_wal_a_loss_is_never_silent() {
     world.add("alice");
     world.add("bob");
     let (alice, _) = world.phone("alice");
-    for i in 0..60 {
+    for i in 0..90 {
         world.send("alice", alice, "bob", &format!("a{i}"));
         if i == 30 {
             // From here on the WAL starts again, over the frames that are in the database now.

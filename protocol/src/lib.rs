@@ -20,6 +20,7 @@
 pub mod accounts;
 pub mod entry;
 pub mod error;
+pub mod group;
 pub mod histogram;
 pub mod ids;
 pub mod json;

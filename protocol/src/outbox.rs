@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::error::{Kind, Refusal};
+use crate::group;
 use crate::ids::{Chat, MediaId, MessageId, N, Seq, UserId};
 use crate::json::{self, Json, write_string};
 use crate::message::{self, MessageType};
@@ -33,6 +34,8 @@ pub enum Item {
     Unwatch(Chat),
     /// The app is in front, or not: whether this connection makes its user available.
     Available(bool),
+    /// Makes or changes a group.
+    Group(group::Command),
     /// Takes an own status back.
     Deleted(Reference),
     /// Acknowledges every entry up to this one.
@@ -186,7 +189,10 @@ fn item(tree: &Json<'_>, id: &mut Option<MessageId>) -> Result<Item, Refusal> {
         *id = Some(parsed("id", value, MessageId::parse)?);
     }
     let has = |name| tree.get(name).is_some();
-    let kind = has("type") || (has("text") && !has("status") && !has("ack") && !has("sync"));
+    let kind = has("type") || (has("text") && !["status", "ack", "sync", "group"].into_iter().any(has));
+    if has("group") && !kind && !has("status") && !has("ack") && !has("sync") {
+        return group::parse(tree, id.clone()).map(Item::Group);
+    }
     match (kind, has("status"), has("ack"), has("sync")) {
         (true, false, false, false) => message(tree, id.clone()).map(Item::Message),
         (false, true, false, false) => status(tree),
@@ -197,7 +203,7 @@ fn item(tree: &Json<'_>, id: &mut Option<MessageId>) -> Result<Item, Refusal> {
         },
         (kind, status, ack, sync) => {
             let got = [kind, status, ack, sync].into_iter().filter(|has| *has).count();
-            let details = format!("payload: expected exactly one of type, status, ack, sync, got {got} of them");
+            let details = format!("payload: expected exactly one of type, status, ack, sync, group, got {got} of them");
             Err(Refusal::new(Kind::Malformed, details))
         }
     }

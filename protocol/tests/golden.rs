@@ -131,6 +131,7 @@ fn show_item(item: Item) -> String {
         Item::Ack(seq) => return format!("acknowledges up to seq {seq}"),
         Item::Deleted(reference) => return format!("takes back {}", show_reference(&reference)),
         Item::Sync => return "asks for everything from the cursor".to_owned(),
+        Item::Group(command) => return format!("group: {:?}", command.act),
     };
     let id = message.id.as_ref().map_or("without an id".to_owned(), |id| format!("id {id}"));
     let mut out = format!("message to {}, {id}, {}", message.to, message.kind.as_str());

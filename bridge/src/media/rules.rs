@@ -152,7 +152,10 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn readable_media(&mut self, user: &UserId, id: &MediaId, now: u64) -> Result<Option<MediaFile>, StoreError> {
         let Some(file) = self.media(id)? else { return Ok(None) };
-        let may = file.owner == *user || self.has_media_grant(user, id)? || self.has_status_grant(user, id, now)?;
+        let may = file.owner == *user
+            || self.has_media_grant(user, id)?
+            || self.has_status_grant(user, id, now)?
+            || self.has_group_grant(user, id)?;
         Ok(may.then_some(file))
     }
 }

@@ -38,6 +38,7 @@ pub(super) struct Touched<'a> {
     pub(super) last_seen: BTreeSet<&'a UserId>,
     pub(super) privacy: BTreeSet<(&'a UserId, Aspect)>,
     pub(super) unheard: BTreeSet<(&'a ChatKey, &'a UserId)>,
+    pub(super) groups: BTreeSet<&'a ChatKey>,
     pub(super) accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
     pub(super) passed: Vec<(&'a UserId, Seq, Seq)>,
@@ -132,11 +133,21 @@ impl<'a> Touched<'a> {
             Change::Unheard { chat, member, .. } => {
                 self.unheard.insert((chat, member));
             }
+            Change::Group { chat, .. } => {
+                self.chats.insert(chat);
+                self.groups.insert(chat);
+            }
+            Change::Member { chat, user, .. } => {
+                self.chats.insert(chat);
+                self.members.insert((chat, user));
+            }
             Change::StatusGone { chat, n, .. } => {
                 self.statuses.insert((chat, *n));
             }
             // The receipt that a merge speaks of was settled with its own row, or is still to come with it.
             Change::Notice { .. } | Change::Merged { .. } | Change::Kept { .. } | Change::Revoked(_) => {}
+            // It stands in the group's row.
+            Change::Invite { .. } => {}
         }
     }
 }

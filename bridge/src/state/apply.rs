@@ -46,6 +46,8 @@ impl<S: Store> State<S> {
                 if message.chat.is_status() {
                     let status = Status::new(Arc::clone(message), *at, granted(grant.as_deref()), places);
                     self.statuses.put((message.chat.clone(), message.n), Some(Arc::new(status)));
+                } else if message.chat.is_group() {
+                    self.groups.grant(message, granted(grant.as_deref()));
                 } else if let Some(media) = granted(grant.as_deref()) {
                     let users = places.iter().map(|place| place.user.clone());
                     self.media_grants.entry(media).or_default().extend(users);
@@ -162,6 +164,16 @@ impl<S: Store> State<S> {
                 self.privacy_lists.put((user.clone(), *aspect), Arc::clone(&rule.users));
             }
             Change::Unheard { chat, member, oldest } => self.unheard.put((chat.clone(), member.clone()), *oldest),
+            Change::Group { chat, group } => self.chat(chat)?.group = group.as_deref().cloned(),
+            Change::Member { chat, user, standing } => {
+                let row = self.chat(chat)?.members.entry(user.clone()).or_default();
+                (row.joined_n, row.left_n) = (standing.joined_n, standing.left_n);
+                row.is_admin = standing.is_admin;
+                self.groups.is_in.put((user.clone(), chat.clone()), standing.left_n.is_none());
+            }
+            Change::Invite { chat, code, is_good } => {
+                self.groups.invites.put(Arc::clone(code), is_good.then(|| chat.clone()));
+            }
             Change::StatusGone { chat, n, places } => {
                 self.statuses.put((chat.clone(), *n), None);
                 for (user, seq) in places {
@@ -209,6 +221,8 @@ impl<S: Store> State<S> {
             Change::Message { message, grant, places, .. } => {
                 if message.chat.is_status() {
                     self.statuses.unpin(&(message.chat.clone(), message.n));
+                } else if message.chat.is_group() {
+                    self.groups.ungrant(message, granted(grant.as_deref()));
                 } else {
                     self.unpin_grants(grant.as_deref(), places);
                 }
@@ -233,6 +247,8 @@ impl<S: Store> State<S> {
             Change::LastSeen { user, .. } => self.last_seen.unpin(user),
             Change::Privacy { user, aspect, .. } => self.privacy_lists.unpin(&(user.clone(), *aspect)),
             Change::Unheard { chat, member, .. } => self.unheard.unpin(&(chat.clone(), member.clone())),
+            Change::Member { chat, user, .. } => self.groups.is_in.unpin(&(user.clone(), chat.clone())),
+            Change::Invite { code, .. } => self.groups.invites.unpin(code),
             Change::StatusGone { chat, n, .. } => self.statuses.unpin(&(chat.clone(), *n)),
             _ => {}
         }
@@ -284,6 +300,9 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::StatusGone { .. }
         | Change::LastSeen { .. }
         | Change::Unheard { .. }
+        | Change::Group { .. }
+        | Change::Member { .. }
+        | Change::Invite { .. }
         | Change::Revoked(_)
         | Change::Password { .. }
         | Change::Disabled { .. }
@@ -294,7 +313,10 @@ fn users_of(change: &Change) -> Vec<&UserId> {
 fn chat_of(change: &Change) -> Option<&ChatKey> {
     match change {
         Change::Message { message, .. } => Some(&message.chat),
-        Change::Mark { chat, .. } | Change::Hidden { chat, .. } => Some(chat),
+        Change::Mark { chat, .. }
+        | Change::Hidden { chat, .. }
+        | Change::Group { chat, .. }
+        | Change::Member { chat, .. } => Some(chat),
         _ => None,
     }
 }

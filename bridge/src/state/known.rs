@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 
 use crate::change::{Row, Tick};
+use crate::groups::row::GroupRow;
 use crate::hidden::Hidden;
 use crate::privacy::Privacy;
 use crate::store::{DeviceRow, MemberRow};
@@ -93,6 +94,8 @@ pub struct Conversation {
     pub last_n: N,
     /// Watermarks of the members that have some.
     pub members: BTreeMap<UserId, MemberRow>,
+    /// What it is, if it is a group's that is there; its members are those of [`Conversation::members`] who have not left.
+    pub group: Option<GroupRow>,
     /// What members never had.
     pub hidden: BTreeMap<UserId, Hidden>,
     /// Senders and ids of the messages that are not settled.
@@ -109,6 +112,23 @@ impl Conversation {
             Tick::Delivered => row.delivered_n,
             Tick::Read => row.read_n,
         }
+    }
+
+    /// A member's place in this group, if it is one, is there, and he is in it.
+    #[must_use]
+    pub fn member(&self, user: &UserId) -> Option<&MemberRow> {
+        self.group.as_ref().and_then(|_| self.members.get(user)).filter(|row| row.left_n.is_none())
+    }
+
+    /// Who is in this group, in order of names.
+    pub fn members_now(&self) -> impl Iterator<Item = (&UserId, &MemberRow)> {
+        self.members.iter().filter(|(_, row)| self.group.is_some() && row.left_n.is_none())
+    }
+
+    /// Whether message `n` of this group is one of those that `user`, who is in it, had or is to have.
+    #[must_use]
+    pub fn is_his(&self, user: &UserId, n: N) -> bool {
+        self.member(user).is_some_and(|row| row.joined_n < n) && !self.is_hidden(user, n)
     }
 
     /// Whether a message was hidden from a member.

@@ -15,7 +15,7 @@ use crate::media::row::{MediaFile, MediaGrant, MediaKind, MediaUse};
 use crate::status::Status;
 use people::{
     blocks_are_listed_until_they_are_lifted_and_what_they_hid_stays,
-    contacts_are_listed_in_order_of_names_until_they_are_removed,
+    contacts_are_listed_in_order_of_names_until_they_are_removed, groups_are_kept_with_their_members_invites_and_files,
     last_seen_only_rises_and_privacy_is_replaced_with_its_list, what_is_to_fail_unheard_is_found_by_its_time,
 };
 
@@ -99,6 +99,7 @@ suite!(
     a_webhook_is_kept_until_it_is_taken_away,
     files_are_found_by_those_who_may_read_them_until_they_go,
     what_is_to_fail_unheard_is_found_by_its_time,
+    groups_are_kept_with_their_members_invites_and_files,
     contacts_are_listed_in_order_of_names_until_they_are_removed,
     blocks_are_listed_until_they_are_lifted_and_what_they_hid_stays,
     last_seen_only_rises_and_privacy_is_replaced_with_its_list,
@@ -175,7 +176,7 @@ fn a_settlement_is_what_is_read_afterwards(fixture: &mut impl Fixture) {
         seen_at: 1_764_000_009,
         label: Some("Work".into()),
     };
-    let member = MemberRow { joined_n: 1, left_n: Some(9), delivered_n: 4, read_n: 3 };
+    let member = MemberRow { joined_n: 1, left_n: Some(9), delivered_n: 4, read_n: 3, is_admin: true };
     settle(
         fixture.store(),
         Settlement {

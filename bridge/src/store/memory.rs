@@ -9,6 +9,7 @@ use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Stor
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::groups::row::GroupRow;
 use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 use crate::privacy::{Aspect, Rule, Who};
@@ -39,6 +40,8 @@ pub struct Memory {
     last_seen: BTreeMap<UserId, u64>,
     privacy: BTreeMap<(UserId, Aspect), Rule>,
     unheard: BTreeMap<(ChatKey, UserId), (N, u64)>,
+    groups: BTreeMap<ChatKey, GroupRow>,
+    media_groups: BTreeSet<(MediaId, ChatKey, N)>,
     revoked: Vec<Revoked>,
     accounts: BTreeMap<UserId, Account>,
     webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
@@ -199,6 +202,16 @@ impl Store for Memory {
         }
         for (chat, user, hidden) in &settlement.hidden {
             self.hidden.insert((chat.clone(), user.clone()), hidden.clone());
+        }
+        for (chat, group) in &settlement.groups {
+            match group {
+                Some(group) => self.groups.insert(chat.clone(), group.clone()),
+                None => self.groups.remove(chat),
+            };
+        }
+        self.media_groups.extend(settlement.media_groups.iter().cloned());
+        for (id, _) in settlement.media.iter().filter(|(_, file)| file.is_none()) {
+            self.media_groups.retain(|(media, _, _)| media != id);
         }
         for (chat, user, oldest) in &settlement.unheard {
             let key = (chat.clone(), user.clone());
@@ -434,6 +447,46 @@ impl Store for Memory {
     fn is_in_privacy_list(&mut self, user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError> {
         let rule = self.privacy.get(&(user.clone(), aspect));
         Ok(rule.is_some_and(|rule| rule.users.binary_search(other).is_ok()))
+    }
+
+    fn group(&mut self, chat: &ChatKey) -> Result<Option<GroupRow>, StoreError> {
+        Ok(self.groups.get(chat).cloned())
+    }
+
+    fn groups_of(&mut self, user: &UserId, after: Option<&ChatKey>, limit: usize) -> Result<Vec<ChatKey>, StoreError> {
+        let mine = self.members.iter().filter(|((chat, of), row)| {
+            of == user && chat.is_group() && row.left_n.is_none() && after.is_none_or(|after| chat > after)
+        });
+        Ok(mine.take(limit).map(|((chat, _), _)| chat.clone()).collect())
+    }
+
+    fn invited_by(&mut self, code: &str) -> Result<Option<ChatKey>, StoreError> {
+        let found = self.groups.iter().find(|(_, group)| group.invite.as_deref() == Some(code));
+        Ok(found.map(|(chat, _)| chat.clone()))
+    }
+
+    fn groups_with(&mut self, media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError> {
+        let with = self.media_groups.iter().filter(|(id, _, _)| id == media);
+        let mut found: Vec<(ChatKey, N)> = with.map(|(_, chat, n)| (chat.clone(), *n)).collect();
+        found.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn accepted_between(
+        &mut self,
+        chat: &ChatKey,
+        after: N,
+        upto: N,
+        limit: usize,
+    ) -> Result<Vec<(N, UserId, MessageId)>, StoreError> {
+        let of = self.accepted.iter().filter(|(_, accepted)| accepted.chat == *chat);
+        let within = of.filter(|(_, accepted)| accepted.n > after && accepted.n <= upto);
+        let mut found: Vec<_> =
+            within.map(|((id, sender), accepted)| (accepted.n, sender.clone(), id.clone())).collect();
+        found.sort_by(|a, b| b.0.cmp(&a.0));
+        found.truncate(limit);
+        Ok(found)
     }
 
     fn unheard(&mut self, chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError> {

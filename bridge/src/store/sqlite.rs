@@ -20,11 +20,12 @@ use super::media;
 use super::migrate::{known, migrate};
 use super::privacy;
 use super::status;
-use super::unheard;
 use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow, Waits};
+use super::{groups, unheard};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::groups::row::GroupRow;
 use crate::media::row::{MediaFile, MediaUse};
 use crate::privacy::{Aspect, Who};
 use crate::status::Status;
@@ -430,9 +431,9 @@ impl Store for Sqlite {
     }
 
     fn members(&mut self, chat: &ChatKey) -> Result<Vec<(UserId, MemberRow)>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT user, joined_n, left_n, delivered_n, read_n FROM members WHERE chat = ?1")?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT user, joined_n, left_n, delivered_n, read_n, is_admin FROM members WHERE chat = ?1",
+        )?;
         let rows = statement.query_map([chat.as_str()], |row| {
             let left_n: Option<i64> = row.get(2)?;
             Ok((
@@ -442,6 +443,7 @@ impl Store for Sqlite {
                     left_n: left_n.map(|n| u64::try_from(n).unwrap_or(0)),
                     delivered_n: unsigned(row, 3)?,
                     read_n: unsigned(row, 4)?,
+                    is_admin: row.get(5)?,
                 },
             ))
         })?;
@@ -644,6 +646,32 @@ impl Store for Sqlite {
         privacy::is_listed(&self.connection, user, aspect, other)
     }
 
+    fn group(&mut self, chat: &ChatKey) -> Result<Option<GroupRow>, StoreError> {
+        groups::one(&self.connection, chat)
+    }
+
+    fn groups_of(&mut self, user: &UserId, after: Option<&ChatKey>, limit: usize) -> Result<Vec<ChatKey>, StoreError> {
+        groups::of(&self.connection, user, after, limit)
+    }
+
+    fn invited_by(&mut self, code: &str) -> Result<Option<ChatKey>, StoreError> {
+        groups::invited_by(&self.connection, code)
+    }
+
+    fn groups_with(&mut self, media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError> {
+        groups::with(&self.connection, media, limit)
+    }
+
+    fn accepted_between(
+        &mut self,
+        chat: &ChatKey,
+        after: N,
+        upto: N,
+        limit: usize,
+    ) -> Result<Vec<(N, UserId, MessageId)>, StoreError> {
+        groups::between(&self.connection, chat, after, upto, limit)
+    }
+
     fn unheard(&mut self, chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError> {
         unheard::one(&self.connection, chat, member)
     }
@@ -815,13 +843,14 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
             .execute(params![chat.as_str(), number(*last_n)])?;
     }
     for (chat, user, row) in &settlement.members {
-        t.prepare_cached("INSERT OR REPLACE INTO members VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+        t.prepare_cached("INSERT OR REPLACE INTO members VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
             chat.as_str(),
             user.as_str(),
             number(row.joined_n),
             row.left_n.map(number),
             number(row.delivered_n),
-            number(row.read_n)
+            number(row.read_n),
+            row.is_admin
         ])?;
     }
     for message in &settlement.messages {
@@ -842,6 +871,7 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
     blocks::settle(t, settlement)?;
     privacy::settle(t, settlement)?;
     unheard::settle(t, settlement)?;
+    groups::settle(t, settlement)?;
     status::settle(t, settlement)?;
     for (user, seq) in &settlement.gone {
         let place: Option<(Option<String>, Option<i64>)> = t

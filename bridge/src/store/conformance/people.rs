@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::contacts::Contact;
+use crate::groups::row::GroupRow;
 use crate::hidden::Hidden;
 use crate::privacy::{Aspect, Rule, Who};
 
@@ -107,4 +108,53 @@ pub(super) fn what_is_to_fail_unheard_is_found_by_its_time(fixture: &mut impl Fi
     let store = fixture.store();
     assert_eq!((store.unheard(&chat(), &bob).unwrap(), store.unheard(&other, &carol).unwrap()), (Some((5, 30)), None));
     assert_eq!(store.unheard_over(30, 9).unwrap(), []);
+}
+
+pub(super) fn groups_are_kept_with_their_members_invites_and_files(fixture: &mut impl Fixture) {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let key = |name: &str| ChatKey::of_group(&natter_protocol::GroupId::parse(name).unwrap());
+    let (one, two) = (key("1"), key("2"));
+    let row = GroupRow {
+        subject: "Trip".into(),
+        description: Some("to Paris".into()),
+        created_by: alice.clone(),
+        created_at: 7,
+        invite: Some("code".into()),
+    };
+    let plain = GroupRow { description: None, invite: None, ..row.clone() };
+    let is_in = MemberRow { is_admin: true, ..MemberRow::default() };
+    let out = MemberRow { left_n: Some(4), ..MemberRow::default() };
+    let media = natter_protocol::MediaId::parse("1234567890123456").unwrap();
+    let first = Settlement {
+        groups: vec![(one.clone(), Some(row.clone())), (two.clone(), Some(plain.clone()))],
+        members: vec![
+            (one.clone(), alice.clone(), is_in),
+            (two.clone(), alice.clone(), is_in),
+            (one.clone(), bob.clone(), out),
+            (chat(), bob.clone(), MemberRow::default()),
+        ],
+        media_groups: vec![(media.clone(), one.clone(), 3), (media.clone(), two.clone(), 5)],
+        upto: 1,
+        ..Settlement::default()
+    };
+    settle(fixture.store(), first);
+    fixture.reopen();
+    let store = fixture.store();
+    assert_eq!((store.group(&one).unwrap(), store.group(&two).unwrap()), (Some(row), Some(plain)));
+    assert_eq!(store.members(&one).unwrap(), [(alice.clone(), is_in), (bob.clone(), out)]);
+    assert_eq!(store.groups_of(&alice, None, 9).unwrap(), [one.clone(), two.clone()]);
+    assert_eq!(store.groups_of(&alice, Some(&one), 9).unwrap(), [two.clone()]);
+    assert_eq!(store.groups_of(&alice, None, 1).unwrap(), [one.clone()]);
+    assert_eq!(store.groups_of(&bob, None, 9).unwrap(), [], "a pair is no group, and he has left the other");
+    assert_eq!((store.invited_by("code").unwrap(), store.invited_by("other").unwrap()), (Some(one.clone()), None));
+    assert_eq!(store.groups_with(&media, 9).unwrap(), [(two.clone(), 5), (one.clone(), 3)]);
+    assert_eq!(store.groups_with(&media, 1).unwrap(), [(two.clone(), 5)]);
+    let groups = vec![(one.clone(), None)];
+    settle(
+        fixture.store(),
+        Settlement { groups, media: vec![(media.clone(), None)], upto: 2, ..Settlement::default() },
+    );
+    let store = fixture.store();
+    assert_eq!((store.group(&one).unwrap(), store.invited_by("code").unwrap()), (None, None));
+    assert_eq!(store.groups_with(&media, 9).unwrap(), []);
 }
