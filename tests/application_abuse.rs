@@ -121,8 +121,14 @@ fn s52_what_one_is_not_in_answers_like_what_does_not_exist() {
     };
     let nobody = refused(&mut stage, "nobody");
     assert_eq!((nobody.0, nobody.2), (0x83, 0x83), "{nobody:?}");
-    for group in ["g:1", "g:42", "g:alice", "g:alice-bob"] {
-        assert_eq!(refused(&mut stage, group), nobody, "{group}");
+    let none = refused(&mut stage, "g:1");
+    assert_eq!((none.0, none.2), (0x83, 0x83), "{none:?}");
+    let real = "g:0123456789abcdef";
+    let create = json!({"group": "create", "chat": real, "subject": "Trip"}).to_string();
+    let (reason, _) = stage.alice.raw.publish_and_wait(&stage.alice.outbox(), &create);
+    assert_eq!((reason, stage.alice.entry()["system"]["type"].clone()), (0, json!("group_created")));
+    for group in [real, "g:42", "g:alice", "g:alice-bob"] {
+        assert_eq!(refused(&mut stage, group), none, "{group}");
     }
     let (reason, details) = stage.mallory_says(&json!({"status": "read", "chat": "bob", "n": 1}));
     assert_eq!((reason, details), (nobody.0, nobody.1.clone()), "alice has a chat with bob, mallory has none");

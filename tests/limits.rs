@@ -226,6 +226,40 @@ fn qos_0_counts_too_and_packets_of_any_kind_have_a_rate_of_their_own() {
 }
 
 #[test]
+fn acknowledgements_of_entries_have_no_rate_and_those_that_nobody_waits_for_do() {
+    // 40 at once, then 20 a second.
+    let server = TestServer::start_with("[door]\npackets_per_s = 20\n");
+    ["alice", "bob"].iter().for_each(|name| server.add_user(name));
+    let mut bob = Device::v5(&server, "bob", "phone");
+    let token = server.token("alice");
+    for n in 0..10 {
+        // Each connection has a rate of its own.
+        let mut alice = Connect::v5("alice", &format!("a{n}"), &token).open(server.mqtt()).0;
+        let outbox = format!("users/alice/a{n}/outbox");
+        for message in 0..30 {
+            let id = alice.publish(&outbox, &text(&format!("{n}-{message}"), "bob"));
+            alice.wait_for("a PUBACK", |packet| {
+                matches!(packet, Packet::PubAck { id: got, .. } if *got == id).then_some(())
+            });
+        }
+    }
+    let begun = Instant::now();
+    for _ in 0..300 {
+        bob.entry();
+    }
+    let took = begun.elapsed();
+    // Counted, 260 of them would take 13 s.
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert_eq!(metric(&server, "natter_door_rate_pauses_total"), 0);
+
+    let begun = Instant::now();
+    bob.raw.send(&frame(0x40, &[0xff, 0xff]).repeat(100));
+    bob.raw.ping();
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(2900) && took < Duration::from_secs(12), "{took:?}");
+}
+
+#[test]
 fn subscribing_and_unsubscribing_without_end_costs_no_memory() {
     let server = TestServer::with_users(&["alice"]);
     let mut alice = Connect::v5("alice", "a", &server.token("alice")).open(server.mqtt()).0;

@@ -28,6 +28,7 @@ use crate::news::News;
 use crate::presence::typing::Typing;
 use crate::presence::{self, Presence, Sent};
 use crate::reader::{Reader, Viewer};
+use crate::settle;
 use crate::state::State;
 use crate::stats::Counters;
 use crate::status;
@@ -428,16 +429,28 @@ impl<S: Store> Engine<S> {
     /// committed already; a cursor that a crash takes back costs a repeat.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.answers.is_empty()
-            && self.replies.is_empty()
-            && self.tickets.is_empty()
-            && self.sent.is_empty()
+        self.has_no_asker()
             && self.delta.iter().all(|change| match change {
                 Change::Cursor { .. } => true,
-                // Unless somebody is told of it now.
                 Change::LastSeen { .. } => self.presence.is_quiet(self.now.server_secs),
                 _ => false,
             })
+    }
+
+    /// Whether nobody waits for the commit of what has changed but readers of receipts that are new in it.
+    #[must_use]
+    pub fn has_only_receipts(&self) -> bool {
+        self.has_no_asker()
+            && self.delta.iter().all(|change| match change {
+                Change::Cursor { .. } | Change::Mark { .. } | Change::Merged { .. } => true,
+                Change::Notice { row, .. } => matches!(row.item, change::Item::Receipt(_)),
+                Change::LastSeen { .. } => self.presence.is_quiet(self.now.server_secs),
+                _ => false,
+            })
+    }
+
+    fn has_no_asker(&self) -> bool {
+        self.answers.is_empty() && self.replies.is_empty() && self.tickets.is_empty() && self.sent.is_empty()
     }
 
     /// Writes what the batch changed, as one journal row.
@@ -564,15 +577,15 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// Nothing was settled; the journal still has everything.
     pub fn settle(&mut self) -> Result<bool, StoreError> {
-        self.settle_oldest(usize::MAX)
+        self.settle_oldest(usize::MAX, settle::SLICE_CHANGES_MAX)
     }
 
-    /// As [`Engine::settle`], of the oldest `rows` journal rows only.
+    /// As [`Engine::settle`], of the oldest `rows` journal rows only, and about `changes` of theirs: that many places too of a row that has more.
     ///
     /// # Errors
     /// As [`Engine::settle`].
-    pub fn settle_oldest(&mut self, rows: usize) -> Result<bool, StoreError> {
-        let settled = self.state.settle_slice(self.log, self.now.server_secs, rows)?;
+    pub fn settle_oldest(&mut self, rows: usize, changes: usize) -> Result<bool, StoreError> {
+        let settled = self.state.settle_slice(self.log, self.now.server_secs, rows, changes)?;
         let readers = &self.readers;
         self.state.trim(|user| readers.contains_key(user));
         Ok(settled)
@@ -582,6 +595,16 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub fn unsettled(&self) -> usize {
         self.state.journal.len()
+    }
+
+    /// How much each of these rows counts for, oldest first: what a settlement has to do for it.
+    pub(crate) fn unsettled_changes(&self) -> impl Iterator<Item = usize> {
+        self.state.journal.iter().map(|(_, changes)| settle::weight_of(changes))
+    }
+
+    /// How much the newest of them counts for.
+    pub(crate) fn newest_changes(&self) -> usize {
+        self.state.journal.back().map_or(0, |(_, changes)| settle::weight_of(changes))
     }
 
     /// A message that stays readable for `user` beyond the inbox, because a device could not take its entry.

@@ -26,6 +26,8 @@ use crate::store::{Settlement, Store, StoreError};
 
 /// Most changes of a slice, unless one journal row alone holds more: what keeps the loop waiting for a few milliseconds at most.
 pub(crate) const SLICE_CHANGES_MAX: usize = 192;
+/// Most changes of a slice when the journal holds too much: many of them touch the same pages, so a greater slice is less work a change.
+pub(crate) const SLICE_CHANGES_FULL_MAX: usize = 2048;
 /// Places of one journal row that a slice takes: more than an ordinary batch has, and a few milliseconds of work.
 pub(crate) const SLICE_PLACES_MAX: usize = 512;
 /// Inbox rows that a slice looks at to purge them; the rest waits for the next slice.
@@ -88,28 +90,39 @@ fn weight(change: &Change) -> usize {
     }
 }
 
+/// What a journal row counts for.
+pub(crate) fn weight_of(changes: &[Change]) -> usize {
+    changes.iter().map(weight).sum()
+}
+
 impl<S: Store> State<S> {
-    /// Settles the oldest journal rows, at most `rows_max` of them and about `SLICE_CHANGES_MAX` changes, and purges at most
+    /// Settles the oldest journal rows, at most `rows_max` of them and about `changes_max` changes, and purges at most
     /// `PURGE_ROWS_MAX` inbox rows; `false`: there was nothing to do.
     ///
     /// # Errors
     /// Nothing was settled; the journal still has everything.
-    pub fn settle_slice(&mut self, log: u8, server_secs: u64, rows_max: usize) -> Result<bool, StoreError> {
+    pub fn settle_slice(
+        &mut self,
+        log: u8,
+        server_secs: u64,
+        rows_max: usize,
+        changes_max: usize,
+    ) -> Result<bool, StoreError> {
+        let part = if rows_max > 0 { self.part(changes_max.max(SLICE_PLACES_MAX)) } else { None };
         let mut count = 0;
         let rows = self
             .journal
             .iter()
-            .take(rows_max)
+            .take(if part.is_some() { 1 } else { rows_max })
             .take_while(|(_, changes)| {
                 let first = count == 0;
-                count += changes.iter().map(weight).sum::<usize>().max(1);
-                first || count <= SLICE_CHANGES_MAX
+                count += weight_of(changes).max(1);
+                first || count <= changes_max
             })
             .count();
         if rows == 0 && self.purge.is_empty() {
             return Ok(false);
         }
-        let part = if rows > 0 { self.part() } else { None };
         let slice: Vec<(u64, Vec<Change>)> = self.journal.drain(..rows).collect();
         let upto = match (&part, slice.last()) {
             (None, Some((no, _))) => *no,
@@ -147,11 +160,11 @@ impl<S: Store> State<S> {
     }
 
     /// The places of the oldest journal row that this slice settles, if the row has more than a slice takes.
-    fn part(&self) -> Option<Range<usize>> {
+    fn part(&self, places_max: usize) -> Option<Range<usize>> {
         let (_, changes) = self.journal.front()?;
         let all: usize = changes.iter().map(places_of).sum();
         let from = self.settled_places;
-        (all - from > SLICE_PLACES_MAX).then(|| from..from + SLICE_PLACES_MAX)
+        (all - from > places_max).then(|| from..from + places_max)
     }
 
     /// The rows of a slice, or of a part of the places of its only journal row.

@@ -188,3 +188,26 @@ fn a_status_that_is_taken_back_while_it_is_settled_leaves_nothing() {
         assert_eq!(world.inboxes(), nothing, "{when}, settled");
     }
 }
+
+#[test]
+fn a_row_in_parts_stays_before_those_behind_it_also_in_greater_slices() {
+    let dir = tempfile::tempdir().unwrap();
+    let template = template(dir.path());
+    let once = vec![vec![json!("s1")]; VIEWERS];
+    for settled in 0..=3 {
+        let mut world = World::copy(&template, &dir.path().join(settled.to_string()));
+        world.post();
+        world.batch(vec![Request::AddUser(user("zoe"))]);
+        let left: Vec<usize> = (0..settled)
+            .map(|_| {
+                assert!(world.engine.settle_oldest(usize::MAX, 800).unwrap());
+                world.engine.unsettled()
+            })
+            .collect();
+        assert_eq!(left[..], [2, 1, 0][..settled]);
+        let when = format!("after {settled} slices");
+        let mut world = world.crash(&when);
+        assert_eq!(world.inboxes(), once, "{when}");
+        assert!(matches!(world.batch(vec![Request::HasUser(user("zoe"))])[..], [Reply::Changed(true)]), "{when}");
+    }
+}

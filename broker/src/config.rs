@@ -34,7 +34,8 @@ pub struct Config {
     pub departure_rate: Rate,
     /// PUBLISHes of one user, over all connections; one that sends more is read more slowly. Default 5,000 a second.
     pub publish_rate: Rate,
-    /// Packets of any kind of one connection; one that sends more is read more slowly. Default 10,000 a second.
+    /// Packets of any kind of one connection; one that sends more is read more slowly. The PUBACK of an entry that is on its way does not
+    /// count: there are no more of them than the bridge sends. Default 10,000 a second.
     pub packet_rate: Rate,
     /// Who a client is that shows neither user name nor password. Default: it is refused.
     pub anonymous_as: Option<UserId>,

@@ -354,7 +354,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = Instant::now();
         self.has_more = true;
         while self.may_take() && self.up.len() < UP_FRAMES {
-            let mut is_publish = false;
+            let (mut is_publish, mut is_awaited) = (false, false);
             match self.input.next() {
                 Ok(Next::Wait) => {
                     self.has_more = false;
@@ -363,6 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Ok(Next::Packet(range)) => match packet::decode(self.session.version(), self.input.bytes(range)) {
                     Ok(packet) => {
                         is_publish = matches!(packet, Inbound::Publish(_));
+                        is_awaited = self.session.awaits(&packet);
                         self.session.handle_packet(packet, now);
                     }
                     Err(violation) => self.session.handle_violation(violation),
@@ -374,7 +375,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 Err(violation) => self.session.handle_violation(violation),
             }
-            self.keep_pace(is_publish, now);
+            if !is_awaited {
+                self.keep_pace(is_publish, now);
+            }
             self.begun_at = None;
             self.collect_up();
         }
@@ -413,12 +416,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn collect_up(&mut self) {
         while let Some(frame) = self.session.poll_up() {
+            let mut may_wait = false;
             match &frame {
                 Up::Publish(_) => count(&self.shared.metrics.publishes),
-                Up::Acked { seq, .. } => self.entries.acked(*seq, Instant::now(), &self.shared.stages),
+                Up::Acked { seq, taken, .. } => {
+                    may_wait = self.entries.acked(*seq, Instant::now(), &self.shared.stages) && *taken;
+                }
                 _ => {}
             }
-            self.up.push_back(Frame::from(&frame));
+            self.up.push_back(Frame::from(&frame).with_patience(may_wait));
         }
     }
 

@@ -172,8 +172,13 @@ async fn receipts(
     let n: N = n.parse().map_err(|_| {
         Problem::of(Kind::InvalidValue, "n: expected the number of a message of the group, got another string")
     })?;
-    match ask(&api, Ask::Receipts(caller.user, group.clone(), n), &group).await? {
+    match answer(api.bridge.groups(Ask::Receipts(caller.user, group.clone(), n))).await? {
         Told::Receipts(members) => Ok(Json(members.into())),
+        Told::NotFound => {
+            let detail =
+                format!("n: expected a message of yours in a group that you are a member of, got {n} of g:{group}");
+            Err(Problem::of(Kind::UnknownRecipient, detail))
+        }
         _ => Err(Error::Ended.into()),
     }
 }

@@ -64,6 +64,11 @@ impl Inbox {
         self.in_flight.insert(packet_id, seq);
     }
 
+    /// Whether an entry waits for its PUBACK under this packet id.
+    pub(super) fn is_in_flight(&self, packet_id: u16) -> bool {
+        self.in_flight.contains_key(&packet_id)
+    }
+
     /// A PUBACK has come: for which entry. One that nobody waits for is `None`.
     pub(super) fn acked(&mut self, packet_id: u16) -> Option<Seq> {
         self.in_flight.remove(&packet_id)

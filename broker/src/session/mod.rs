@@ -274,6 +274,12 @@ impl Session {
         self.close(End { cause: Cause::Violation, reason });
     }
 
+    /// Whether a packet acknowledges an entry that is on its way. The bridge sends few of those before it waits, so that a client's own will
+    /// does not decide how many such packets come, and no rate need hold them back.
+    pub(crate) fn awaits(&self, packet: &Inbound) -> bool {
+        matches!(packet, Inbound::PubAck { packet_id, .. } if self.inbox.is_in_flight(*packet_id))
+    }
+
     /// A packet has come.
     pub(crate) fn handle_packet(&mut self, packet: Inbound, now: Instant) {
         if self.end.is_some() {

@@ -96,7 +96,13 @@ impl Bench {
     }
 
     fn entry(&mut self, seq: Seq, again: bool) {
-        self.session.handle_down(Down::Entry { connection: ID, seq, again, payload: Bytes::from_static(b"{}") });
+        self.session.handle_down(Down::Entry {
+            connection: ID,
+            seq,
+            again,
+            patient: false,
+            payload: Bytes::from_static(b"{}"),
+        });
     }
 
     fn pass(&mut self, secs: u64) {
@@ -267,7 +273,10 @@ fn pubacks_of_a_receiver_name_the_entry() {
     bench.entry(65_536, false);
     bench.entry(65_537, false);
     bench.up();
-    bench.packet(Inbound::PubAck { packet_id: entry::packet_id(65_536), is_taken: true });
+    let ack = || Inbound::PubAck { packet_id: entry::packet_id(65_536), is_taken: true };
+    assert!(bench.session.awaits(&ack()) && !bench.session.awaits(&Inbound::PingReq));
+    bench.packet(ack());
+    assert!(!bench.session.awaits(&ack()), "nobody waits for it a second time");
     bench.packet(Inbound::PubAck { packet_id: entry::packet_id(65_537), is_taken: false });
     bench.packet(Inbound::PubAck { packet_id: entry::packet_id(65_537), is_taken: true });
     let acked = |seq, taken| Up::Acked { connection: ID, seq, taken };

@@ -4,7 +4,7 @@
 //! - `options` what it can be told · `stage` where a run is and who takes part
 //! - `pairs` round trips, in a closed or an open loop · `drain` backlogs · `media` files · `stored` entries for users who are not there ·
 //!   `idle` connections that say nothing, in a process of their own · `presence` users who watch others · `status` one for many contacts,
-//!   both set up in `beside`
+//!   both set up in `beside` · `group` one message to many, beside many to one each
 //! - `net` the connections · `opening` how they begin · `packets`, `xmpp` bytes of MQTT and of XMPP · `dialect` what a pair says in each
 //! - `names` who takes part · `friends` contacts · `target` the server · `process` what the kernel says · `baseline` what SQLite alone can read
 //! - `report`, `report_pairs`, `crowd` what is printed
@@ -15,6 +15,7 @@ mod crowd;
 mod dialect;
 mod drain;
 mod friends;
+mod group;
 mod idle;
 mod media;
 mod names;
@@ -73,6 +74,7 @@ pub fn run(options: &Bench, dir: Option<PathBuf>) -> Result<ExitCode> {
         Scenario::Media(options) => run_media(options, &Place::new(&options.common, dir)?)?,
         Scenario::Presence(options) => beside::run_presence(options, &Place::new(options.common(), dir)?)?,
         Scenario::Status(options) => beside::run_status(options, &Place::new(options.common(), dir)?)?,
+        Scenario::Group(options) => group::run(options, &Place::new(&options.common, dir)?)?,
         Scenario::IdleHost { parent, protocol, address } => {
             die_with(*parent)?;
             idle::host(Endpoint { protocol: *protocol, address: *address })?;

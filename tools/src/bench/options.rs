@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand};
 
 use super::beside::{PresenceOptions, StatusOptions};
+use super::group::GroupOptions;
 use super::opening::Protocol;
 use super::pairs::IN_FLIGHT_MAX;
 
@@ -30,6 +31,8 @@ pub(crate) enum Scenario {
     Presence(PresenceOptions),
     /// A status for many contacts, once a second, beside pairs
     Status(StatusOptions),
+    /// A message to a large group, and the same number of messages to its members one by one
+    Group(GroupOptions),
     /// Holds idle connections
     #[command(hide = true)]
     IdleHost { parent: u32, protocol: Protocol, address: SocketAddr },
