@@ -1,5 +1,4 @@
 //! The server is killed with -9 while a client has a thousand messages to send: all arrive, once and in order, and the app does nothing.
-#![expect(clippy::panic, reason = "a test ends that way")]
 
 mod common;
 

@@ -104,7 +104,7 @@ impl World {
             rough,
             disk: MemoryStore::default(),
             core: Core::with_inbox(Default::default(), durable, inbox_max),
-            server: Server::default(),
+            server: Server::new(0, seed.is_multiple_of(3)),
             wire: None,
             begun_ms: 0,
             ghost: false,

@@ -60,7 +60,7 @@ impl World {
         self.drop_connection();
         self.accepted.retain(|id| !self.server.committed.contains(id));
         self.gone.extend(self.server.committed.iter().cloned());
-        self.server = Server::new(self.server.epoch + 1);
+        self.server = Server::new(self.server.epoch + 1, self.server.is_group);
     }
 
     pub(super) fn server_reads(&mut self) {

@@ -152,6 +152,11 @@ impl World {
         let id = format!("m{:03}", self.next_message);
         self.tickets.insert(self.next_message, id.clone());
         let payload = server::message(&id);
-        self.handle(Input::Send { ticket: self.next_message, id: Some(id), chat: Some("bob".into()), payload });
+        self.handle(Input::Send {
+            ticket: self.next_message,
+            id: Some(id),
+            chat: Some(self.server.chat().into()),
+            payload,
+        });
     }
 }

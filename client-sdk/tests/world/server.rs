@@ -20,6 +20,10 @@ pub(crate) fn id_of(payload: &[u8]) -> String {
 
 #[derive(Default)]
 pub(crate) struct Server {
+    /// What it is sent is for a group of two beside the client: a receipt counts.
+    pub(crate) is_group: bool,
+    /// One of the two has what is not delivered to both.
+    half: bool,
     /// Which store it has.
     pub(crate) epoch: u64,
     /// Ids in the order of `n`; one that stands here twice was doubled.
@@ -45,8 +49,8 @@ pub(crate) struct Server {
 
 impl Server {
     /// An empty store.
-    pub(crate) fn new(epoch: u64) -> Self {
-        Self { epoch, ..Self::default() }
+    pub(crate) fn new(epoch: u64, is_group: bool) -> Self {
+        Self { epoch, is_group, ..Self::default() }
     }
 
     pub(crate) fn connected(&mut self) {
@@ -105,8 +109,20 @@ impl Server {
     pub(crate) fn act(&mut self, what: u64, at_most: u64) {
         let n = self.committed.len() as u64;
         let seq = self.inbox.keys().next_back().unwrap_or(&0) + 1 + self.incoming % 3;
-        let receipt = |status, after| json!({"type": "status", "status": status, "chat": "bob", "after": after, "n": n, "id": "x", "recipient_id": "bob"});
+        let chat = self.chat();
+        let counted = |status, after, delivered_to: u64, read_by: u64| json!({"type": "status", "status": status, "chat": chat, "after": after, "n": n, "id": "x", "delivered_to": delivered_to, "read_by": read_by, "of": 2});
+        let is_group = self.is_group;
+        let receipt = |status, after| match is_group {
+            true => counted(status, after, 2, if status == "read" { 2 } else { 1 }),
+            false => {
+                json!({"type": "status", "status": status, "chat": chat, "after": after, "n": n, "id": "x", "recipient_id": "bob"})
+            }
+        };
         let entry = match what {
+            0 if is_group && self.delivered < n && !self.half => {
+                self.half = true;
+                counted("read", self.delivered, 1, 1)
+            }
             0 if self.delivered < n => receipt("delivered", std::mem::replace(&mut self.delivered, n)),
             1 if self.read < n => {
                 self.delivered = n;
@@ -114,11 +130,17 @@ impl Server {
             }
             2 if self.incoming < at_most => {
                 self.incoming += 1;
-                json!({"type": "text", "from": "bob", "chat": "bob", "n": self.incoming, "id": "y", "text": {"body": "."}})
+                json!({"type": "text", "from": "bob", "chat": chat, "n": self.incoming, "id": "y", "text": {"body": "."}})
             }
             _ => return,
         };
+        self.half &= self.delivered < n;
         self.inbox.insert(seq, entry);
+    }
+
+    /// Where everything is written.
+    pub(crate) fn chat(&self) -> &'static str {
+        if self.is_group { "g:42" } else { "bob" }
     }
 
     pub(crate) fn everything(&self) -> Vec<u64> {
