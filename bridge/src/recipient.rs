@@ -388,11 +388,9 @@ impl<S: Store> Engine<S> {
         };
         let is_given = seq <= newest || planted::has(Bug::SeqOutsideTransaction);
         debug_assert!(is_given, "an entry beyond the newest position");
-        // Of a device that is behind every acknowledgement is waited for: it makes room for more.
-        let patient = matches!(row.item, Item::Receipt(_)) && reader.is_half_empty();
         reader.sent(seq, row.offset, payload.len(), message, stub);
         Counters::add(&self.counters.entries);
-        let down = Down::Entry { connection: reader.connection, seq, again, patient, payload: Bytes::from(payload) };
+        let down = Down::Entry { connection: reader.connection, seq, again, payload: Bytes::from(payload) };
         let frame = down.encode();
         window.sent(frame.len());
         out.frames.push((Some(user.clone()), frame));

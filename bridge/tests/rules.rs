@@ -125,31 +125,6 @@ fn receipts_cover_only_what_was_taken_and_merge_while_unsent() {
 }
 
 #[test]
-fn only_of_a_receipt_may_the_acknowledgement_wait_and_only_while_its_device_keeps_up() {
-    let mut world = World::with_users(&["alice", "bob"]);
-    let (alice, _) = world.device("alice", "phone");
-    let (bob, _) = world.device("bob", "phone");
-    let patience = |frames: Vec<Down>| -> Vec<bool> {
-        let entries = frames.into_iter().filter_map(|frame| match frame {
-            Down::Entry { patient, .. } => Some(patient),
-            _ => None,
-        });
-        entries.collect()
-    };
-    let said = world.publish("alice", "phone", alice, &text("m1", "bob", "hi"));
-    assert_eq!(patience(said), [false], "alice waits for her second tick");
-    assert_eq!(patience(world.ack("bob", bob, 1)), [true], "nobody is told that she has it");
-    // She acknowledges nothing, so from the middle of her window on it counts.
-    let mut receipts = Vec::new();
-    for n in 2..=60 {
-        world.publish("alice", "phone", alice, &text(&format!("m{n}"), "bob", "hi"));
-        receipts.extend(patience(world.ack("bob", bob, n)));
-    }
-    let (first, rest) = receipts.split_at(50);
-    assert!(first.iter().all(|patient| *patient) && rest.iter().all(|patient| !*patient), "{receipts:?}");
-}
-
-#[test]
 fn acknowledgements_out_of_order_move_the_cursor_over_the_prefix_only() {
     let mut world = World::with_users(&["alice", "bob"]);
     let (alice, _) = world.device("alice", "phone");

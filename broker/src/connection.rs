@@ -416,15 +416,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn collect_up(&mut self) {
         while let Some(frame) = self.session.poll_up() {
-            let mut may_wait = false;
             match &frame {
                 Up::Publish(_) => count(&self.shared.metrics.publishes),
-                Up::Acked { seq, taken, .. } => {
-                    may_wait = self.entries.acked(*seq, Instant::now(), &self.shared.stages) && *taken;
-                }
+                Up::Acked { seq, .. } => self.entries.acked(*seq, Instant::now(), &self.shared.stages),
                 _ => {}
             }
-            self.up.push_back(Frame::from(&frame).with_patience(may_wait));
+            self.up.push_back(Frame::from(&frame));
         }
     }
 

@@ -25,7 +25,7 @@ use crate::router::Link;
 use crate::session::End;
 use crate::stages::{StageTimes, Stages, unix_now};
 use crate::tls::{TlsAcceptor, TlsError};
-use crate::uplink::{self, Uplink};
+use crate::uplink::Uplink;
 use crate::wills::Wills;
 
 /// The first and the longest pause after a failed accept, as when there are no file descriptors left.
@@ -246,7 +246,6 @@ impl Door {
             shared.uplink.fail();
         }
         tokio::spawn(memory::watch(Arc::downgrade(&shared)));
-        tokio::spawn(uplink::keep_time(Arc::downgrade(&shared)));
         let door = Self { shared };
         door.listen(listener);
         door

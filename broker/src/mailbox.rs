@@ -238,13 +238,7 @@ mod tests {
     use super::*;
 
     fn entry(bytes: usize) -> Down {
-        Down::Entry {
-            connection: Default::default(),
-            seq: 1,
-            again: false,
-            patient: false,
-            payload: vec![0; bytes].into(),
-        }
+        Down::Entry { connection: Default::default(), seq: 1, again: false, payload: vec![0; bytes].into() }
     }
 
     fn live() -> Down {

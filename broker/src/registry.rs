@@ -306,10 +306,7 @@ mod tests {
             registry.add(number as u64, Arc::clone(mailbox));
             for _ in 0..number {
                 let payload = vec![0; 1000].into();
-                mailbox.put(
-                    Down::Entry { connection: Default::default(), seq: 1, again: false, patient: false, payload },
-                    0,
-                );
+                mailbox.put(Down::Entry { connection: Default::default(), seq: 1, again: false, payload }, 0);
             }
         }
         let ended = || -> Vec<bool> {

@@ -45,53 +45,42 @@ impl Stages {
     }
 }
 
-/// An entry that is written and not acknowledged.
-#[derive(Debug)]
-struct Out {
-    seq: Seq,
-    at: Instant,
-    patient: bool,
-}
-
 /// Entries of one connection that are written and not acknowledged. Nothing is held for one that has none.
 #[derive(Debug, Default)]
 #[expect(clippy::box_collection, reason = "a word for each connection that is idle, instead of four")]
-pub(crate) struct OnTheirWay(Option<Box<VecDeque<Out>>>);
+pub(crate) struct OnTheirWay(Option<Box<VecDeque<(Seq, Instant)>>>);
 
 impl OnTheirWay {
     /// The connection takes these from its mailbox, to write them at once; the oldest left the bridge at `committed_at`.
     pub(crate) fn out(&mut self, frames: &[Down], committed_at: u64, now: Instant, stages: &Stages) {
         let mut count = 0;
         for frame in frames {
-            let Down::Entry { seq, patient, .. } = frame else { continue };
+            let Down::Entry { seq, .. } = frame else { continue };
             count += 1;
             let entries = self.0.get_or_insert_default();
             if entries.len() >= REMEMBERED_MAX {
                 entries.pop_front();
             }
-            entries.push_back(Out { seq: *seq, at: now, patient: *patient });
+            entries.push_back((*seq, now));
         }
         if count > 0 && committed_at > 0 {
             stages.out.record_many(unix_micros().saturating_sub(committed_at), count);
         }
     }
 
-    /// The reader has acknowledged an entry. Whether that may wait for another frame's way up.
-    pub(crate) fn acked(&mut self, seq: Seq, now: Instant, stages: &Stages) -> bool {
-        let Some(entries) = &mut self.0 else { return false };
-        let mut may_wait = false;
+    /// The reader has acknowledged an entry.
+    pub(crate) fn acked(&mut self, seq: Seq, now: Instant, stages: &Stages) {
+        let Some(entries) = &mut self.0 else { return };
         // Nearly always the first one.
-        if let Some(at) = entries.iter().position(|out| out.seq == seq)
-            && let Some(out) = entries.remove(at)
+        if let Some(at) = entries.iter().position(|(other, _)| *other == seq)
+            && let Some((_, out_at)) = entries.remove(at)
         {
-            let took = now.saturating_duration_since(out.at).as_micros();
+            let took = now.saturating_duration_since(out_at).as_micros();
             stages.acked.record(u64::try_from(took).unwrap_or(u64::MAX));
-            may_wait = out.patient;
         }
         if entries.is_empty() {
             self.0 = None;
         }
-        may_wait
     }
 }
 
@@ -129,13 +118,7 @@ mod tests {
     fn entries_are_measured_until_they_are_acknowledged_and_the_memory_of_them_is_bounded() {
         let (stages, mut entries, now) = (Stages::default(), OnTheirWay::default(), Instant::now());
         let frames: Vec<Down> = (1..=200)
-            .map(|seq| Down::Entry {
-                connection: Default::default(),
-                seq,
-                again: false,
-                patient: false,
-                payload: Default::default(),
-            })
+            .map(|seq| Down::Entry { connection: Default::default(), seq, again: false, payload: Default::default() })
             .collect();
         entries.out(&frames, 0, now, &stages);
         assert_eq!(stages.times().out, Snapshot::default(), "nobody knows when they were committed");

@@ -90,30 +90,6 @@ async fn many_packets_of_one_read_are_all_taken_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_acknowledgement_that_nobody_waits_for_waits_itself_and_arrives_all_the_same() {
-    let (_door, mut bridge, address) = start(Config::default()).await;
-    let mut client = Client::connect(address, 60).await;
-    let connection = opened(bridge.next().await);
-    let mut subscribe = b"\0\x01\0\0\x17users/alice/phone/inbox".to_vec();
-    subscribe.push(1);
-    client.write(&packet(0x82, &subscribe)).await;
-    let Up::Attach { request, .. } = bridge.next().await else { panic!("expected an attach") };
-    bridge.send(&Down::Attached { connection, request, reason: 1 });
-    assert_eq!(client.read().await.expect("SUBACK").0, 0x90);
-    for seq in [1, 2] {
-        let payload = bytes::Bytes::from_static(b"{}");
-        bridge.send(&Down::Entry { connection, seq, again: false, patient: true, payload });
-        assert_eq!(client.read().await.expect("an entry").0, 0x32);
-    }
-    // Behind the first comes something else, behind the second nothing.
-    client.write(&[packet(0x40, b"\0\x01"), publish(OUTBOX, 1, b"{}")].concat()).await;
-    assert!(matches!(bridge.next().await, Up::Acked { seq: 1, .. }));
-    assert!(matches!(bridge.next().await, Up::Publish(_)));
-    client.write(&packet(0x40, b"\0\x02")).await;
-    assert!(matches!(bridge.next().await, Up::Acked { seq: 2, .. }));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn without_credit_nothing_more_is_read_and_with_it_everything() {
     let (_door, mut bridge, address) = start(Config::default()).await;
     let mut client = Client::connect(address, 60).await;
@@ -187,7 +163,7 @@ async fn a_slow_reader_is_closed_and_another_goes_on() {
     let give_up = Instant::now() + 2 * SOON;
     for seq in 1.. {
         assert!(Instant::now() < give_up, "never closed");
-        bridge.send(&Down::Entry { connection: slow_id, seq, again: false, patient: false, payload: payload.clone() });
+        bridge.send(&Down::Entry { connection: slow_id, seq, again: false, payload: payload.clone() });
         tokio::time::sleep(Duration::from_millis(2)).await;
         if door.stats().slow_consumers > 0 {
             break;
@@ -296,7 +272,7 @@ async fn an_entry_that_a_client_cannot_take_ends_the_connection_and_a_live_one_d
     bridge.send(&Down::Live { connection, payload: payload.clone() });
     client.write(&packet(0xc0, b"")).await;
     assert_eq!(client.read().await.expect("PINGRESP").0, 0xd0);
-    bridge.send(&Down::Entry { connection, seq: 1, again: false, patient: false, payload });
+    bridge.send(&Down::Entry { connection, seq: 1, again: false, payload });
     let (kind, body) = client.read().await.expect("a DISCONNECT");
     assert_eq!((kind, body[0]), (0xe0, 0x95));
     drop(client);

@@ -24,7 +24,7 @@ impl Yes<'_> {
     fn entry(&mut self) {
         self.seq += 1;
         let payload = format!(r#"{{"seq":{}}}"#, self.seq).into();
-        self.frames.push_back(Down::Entry { connection: CONNECTION, seq: self.seq, again: false, patient: false, payload });
+        self.frames.push_back(Down::Entry { connection: CONNECTION, seq: self.seq, again: false, payload });
     }
 }
 

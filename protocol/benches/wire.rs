@@ -40,8 +40,7 @@ fn wire(c: &mut Criterion) {
         group.bench_function(format!("Up::Publish decode {text_bytes} B"), |b| {
             b.iter(|| Up::decode(black_box(frame.clone())))
         });
-        let entry =
-            Down::Entry { connection: CONNECTION, seq: 9, again: false, patient: false, payload: payload.into() };
+        let entry = Down::Entry { connection: CONNECTION, seq: 9, again: false, payload: payload.into() };
         let frame = entry.encode();
         group.bench_function(format!("Down::Entry encode {text_bytes} B"), |b| b.iter(|| black_box(&entry).encode()));
         group.bench_function(format!("Down::Entry decode {text_bytes} B"), |b| {

@@ -218,8 +218,6 @@ pub enum Down {
         seq: Seq,
         /// It was sent to this device before.
         again: bool,
-        /// Nobody is told of its acknowledgement, so that may wait at the door for another frame's way up.
-        patient: bool,
         /// The payload.
         payload: Bytes,
     },
@@ -466,11 +464,10 @@ impl Down {
                 w.0.put_u16(*request);
                 w.0.put_u8(*reason);
             }
-            Self::Entry { connection, seq, again, patient, payload } => {
+            Self::Entry { connection, seq, again, payload } => {
                 w.head(tag::ENTRY, *connection);
                 w.0.put_u64(*seq);
                 w.flag(*again);
-                w.flag(*patient);
                 w.0.put_slice(payload);
             }
             Self::Live { connection, payload } => {
@@ -532,7 +529,7 @@ impl Down {
             }
             tag::COMPLETE => Self::Complete { connection, packet_id: r.u16()? },
             tag::ATTACHED => Self::Attached { connection, request: r.u16()?, reason: r.u8("a reason")? },
-            tag::ENTRY => Self::Entry { connection, seq: r.u64()?, again: r.flag()?, patient: r.flag()?, payload: r.0 },
+            tag::ENTRY => Self::Entry { connection, seq: r.u64()?, again: r.flag()?, payload: r.0 },
             tag::LIVE => Self::Live { connection, payload: r.0 },
             tag::END => Self::Close { connection, reason: r.u8("a reason")? },
             other => return Err(FrameError { expected: "a frame to a door", got: format!("kind {other}") }),

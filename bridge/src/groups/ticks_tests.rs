@@ -149,6 +149,7 @@ fn a_count_rises_in_few_steps_and_the_last_one_always_is_one() {
 /// `cargo test --release -p natter-bridge --lib ticks -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "a measurement")]
 fn what_a_batch_costs_in_a_group_of_a_thousand() {
     let names: Vec<UserId> = (0..1000).map(user).collect();
     let marks = |n| Some(Marks { delivered_n: n, read_n: 0 });

@@ -484,7 +484,7 @@ impl Store for Memory {
         let within = of.filter(|(_, accepted)| accepted.n > after && accepted.n <= upto);
         let mut found: Vec<_> =
             within.map(|((id, sender), accepted)| (accepted.n, sender.clone(), id.clone())).collect();
-        found.sort_by(|a, b| b.0.cmp(&a.0));
+        found.sort_by_key(|found| std::cmp::Reverse(found.0));
         found.truncate(limit);
         Ok(found)
     }

@@ -19,7 +19,7 @@ impl Mirror {
         for (_, frame) in frames {
             let down = Down::decode(frame).unwrap();
             match down {
-                Down::Entry { connection, seq, again, payload, .. } => {
+                Down::Entry { connection, seq, again, payload } => {
                     let entry = serde_json::from_slice(&payload).unwrap();
                     self.entry(connection, seq, again, entry);
                 }

@@ -96,13 +96,7 @@ impl Bench {
     }
 
     fn entry(&mut self, seq: Seq, again: bool) {
-        self.session.handle_down(Down::Entry {
-            connection: ID,
-            seq,
-            again,
-            patient: false,
-            payload: Bytes::from_static(b"{}"),
-        });
+        self.session.handle_down(Down::Entry { connection: ID, seq, again, payload: Bytes::from_static(b"{}") });
     }
 
     fn pass(&mut self, secs: u64) {

@@ -253,7 +253,7 @@ async fn answer_everything(mut bridge: FakeBridge) {
             let seq = inboxes.entry(connection).or_default();
             *seq += 1;
             let payload = bytes_of_entry(*seq);
-            bridge.send(&Down::Entry { connection, seq: *seq, again: false, patient: false, payload });
+            bridge.send(&Down::Entry { connection, seq: *seq, again: false, payload });
         }
     }
 }

@@ -62,7 +62,7 @@ fn every_frame_down_reads_back() {
         Down::Answer { connection, packet, answer: Answer::Refused { kind: Kind::Quota, details: "full".into() } },
         Down::Complete { connection, packet_id: 3 },
         Down::Attached { connection, request: 4, reason: 0x97 },
-        Down::Entry { connection, seq: 9, again: true, patient: false, payload: Bytes::from_static(b"{}") },
+        Down::Entry { connection, seq: 9, again: true, payload: Bytes::from_static(b"{}") },
         Down::Live { connection, payload: Bytes::from_static(b"{}") },
         Down::Close { connection, reason: 0x8e },
         Down::Took(Credit { frames: 1, bytes: 2 }),
