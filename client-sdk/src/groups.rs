@@ -7,7 +7,7 @@
 //!
 //! What changes, every member hears as [`crate::Event::Group`], on every device, with a number of its own in the chat; the device that
 //! asked for it too. A message has two ticks when all members have it, and blue ones when all have read it; how many have,
-//! [`Counts`](crate::groups::Counts) in a [`crate::Receipt`] says.
+//! [`Counts`] in a [`crate::Receipt`] says.
 //!
 //! With the feature `http` a group can be looked at: its members, who of them has read a message, its invite link.
 
