@@ -1,8 +1,8 @@
 //! Groups: who is in them, and what is asked about them.
 //!
-//! - [`rules`] the commands that change one · [`marks`] who has had and read what, and which messages are whose · [`row`] what is kept ·
-//!   [`known`] what is not settled of it beside the conversation itself
-//! - [`ticks`] what senders are told when marks rise, pure · [`receipts`] the entries that say it
+//! - `rules` the commands that change one · `marks` who has had and read what, and which messages are whose · `row` what is kept ·
+//!   `known` what is not settled of it beside the conversation itself
+//! - `ticks` what senders are told when marks rise, pure · `receipts` the entries that say it
 
 pub(crate) mod known;
 pub(crate) mod marks;
