@@ -17,6 +17,7 @@ pub use codec::{DeltaError, decode, encode};
 
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::edits::{Redacted, Starred};
 use crate::media::row::MediaFile;
 use crate::privacy::{Aspect, Rule};
 
@@ -96,6 +97,8 @@ pub enum Item {
     Gap(Gap),
     /// A status that was taken back.
     Deleted(Deleted),
+    /// A star of the user's own on a message.
+    Starred(Starred),
 }
 
 impl Item {
@@ -107,7 +110,9 @@ impl Item {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Message(message) => message.bytes(),
-            Self::Receipt(_) | Self::Failed(_) | Self::Gap(_) | Self::Deleted(_) => Self::OVERHEAD_BYTES,
+            Self::Receipt(_) | Self::Failed(_) | Self::Gap(_) | Self::Deleted(_) | Self::Starred(_) => {
+                Self::OVERHEAD_BYTES
+            }
         }
     }
 }
@@ -518,6 +523,15 @@ pub enum Change {
         /// What its user calls it.
         label: Option<Arc<str>>,
     },
+    /// Something was said anew of a message: an edit, or a deletion.
+    Redacted {
+        /// The conversation.
+        chat: ChatKey,
+        /// The message's number.
+        n: N,
+        /// What is true of it now. Of two, that with the greater number stays.
+        redacted: Redacted,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -600,6 +614,7 @@ impl Change {
             Self::Mark { chat, .. }
             | Self::StatusGone { chat, .. }
             | Self::Hidden { chat, .. }
+            | Self::Redacted { chat, .. }
             | Self::Unheard { chat, .. } => chat.slot(),
             Self::User { user }
             | Self::Device { user, .. }

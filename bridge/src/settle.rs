@@ -234,6 +234,11 @@ impl<S: Store> State<S> {
             let oldest = self.unheard(chat, member)?;
             settlement.unheard.push(((*chat).clone(), (*member).clone(), oldest));
         }
+        for (chat, n) in &touched.redacted {
+            if let Some(redacted) = self.chat(chat)?.redacted.get(*n) {
+                settlement.redacted.push(((*chat).clone(), *n, redacted));
+            }
+        }
         for (chat, n) in &touched.statuses {
             let status = self.status(chat, *n)?;
             if let Some(status) = &status {

@@ -111,9 +111,7 @@ fn message() -> impl Strategy<Value = Value> {
             })
             .boxed(),
         (".{0,10}", id()).prop_map(|(emoji, id)| ("reaction", json!({"emoji": emoji, "message_id": id}))).boxed(),
-        (text(), id())
-            .prop_map(|(body, id)| ("edit", json!({"text": {"body": body}, "message_id": id})))
-            .boxed(),
+        (text(), id()).prop_map(|(body, id)| ("edit", json!({"text": {"body": body}, "message_id": id}))).boxed(),
         (any::<String>(), id()).prop_map(|(words, id)| ("edit", json!({"caption": words, "message_id": id}))).boxed(),
         id().prop_map(|id| ("delete", json!({"message_id": id}))).boxed(),
     ]);

@@ -5,7 +5,7 @@ use natter_protocol::Slot;
 use super::Change;
 
 /// The layout of a journal row, its first byte. A row of another layout is refused, not guessed at.
-const LAYOUT: u8 = 6;
+const LAYOUT: u8 = 7;
 /// The oldest layout that reads as it stands: newer ones only have more kinds of change.
 const LAYOUT_OLDEST: u8 = 2;
 

@@ -38,6 +38,7 @@ pub(super) struct Touched<'a> {
     pub(super) last_seen: BTreeSet<&'a UserId>,
     pub(super) privacy: BTreeSet<(&'a UserId, Aspect)>,
     pub(super) unheard: BTreeSet<(&'a ChatKey, &'a UserId)>,
+    pub(super) redacted: BTreeSet<(&'a ChatKey, N)>,
     pub(super) accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
     pub(super) passed: Vec<(&'a UserId, Seq, Seq)>,
@@ -131,6 +132,10 @@ impl<'a> Touched<'a> {
             }
             Change::Unheard { chat, member, .. } => {
                 self.unheard.insert((chat, member));
+            }
+            Change::Redacted { chat, n, .. } => {
+                self.chats.insert(chat);
+                self.redacted.insert((chat, *n));
             }
             Change::StatusGone { chat, n, .. } => {
                 self.statuses.insert((chat, *n));

@@ -151,6 +151,9 @@ impl<S: Store> State<S> {
                 self.user(member)?.hides = true;
                 self.chat(chat)?.hidden.entry(member.clone()).or_default().add(*after, *upto);
             }
+            Change::Redacted { chat, n, redacted } => {
+                self.chat(chat)?.redacted.note(*n, *redacted);
+            }
             Change::LastSeen { user, at } => {
                 let before = self.last_seen.get(user).copied().unwrap_or_default();
                 self.last_seen.put(user.clone(), before.max(*at));
@@ -284,6 +287,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::StatusGone { .. }
         | Change::LastSeen { .. }
         | Change::Unheard { .. }
+        | Change::Redacted { .. }
         | Change::Revoked(_)
         | Change::Password { .. }
         | Change::Disabled { .. }
@@ -294,7 +298,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
 fn chat_of(change: &Change) -> Option<&ChatKey> {
     match change {
         Change::Message { message, .. } => Some(&message.chat),
-        Change::Mark { chat, .. } | Change::Hidden { chat, .. } => Some(chat),
+        Change::Mark { chat, .. } | Change::Hidden { chat, .. } | Change::Redacted { chat, .. } => Some(chat),
         _ => None,
     }
 }

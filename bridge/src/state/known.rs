@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 
 use crate::change::{Row, Tick};
+use crate::edits::Redactions;
 use crate::hidden::Hidden;
 use crate::privacy::Privacy;
 use crate::store::{DeviceRow, MemberRow};
@@ -95,6 +96,8 @@ pub struct Conversation {
     pub members: BTreeMap<UserId, MemberRow>,
     /// What members never had.
     pub hidden: BTreeMap<UserId, Hidden>,
+    /// What was said anew of messages, by their numbers.
+    pub redacted: Redactions,
     /// Senders and ids of the messages that are not settled.
     pub recent: BTreeMap<N, (UserId, MessageId)>,
     pub(super) pins: u32,

@@ -31,7 +31,7 @@ const OPS_A_LOOK: i32 = 1000;
 const FINDINGS_MAX: usize = 20;
 
 /// Every table, with its key.
-const TABLES: [(&str, &str); 24] = [
+const TABLES: [(&str, &str); 25] = [
     ("meta", "key"),
     ("journal", "log, no"),
     ("users", "name"),
@@ -56,6 +56,7 @@ const TABLES: [(&str, &str); 24] = [
     ("privacy", "user, aspect"),
     ("privacy_lists", "user, aspect, other"),
     ("unheard", "user, chat"),
+    ("redacted", "chat, n"),
 ];
 
 /// What the check has to say so far, and how large the WAL is.

@@ -9,6 +9,7 @@ use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Stor
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::edits::Redacted;
 use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
 use crate::privacy::{Aspect, Rule, Who};
@@ -39,6 +40,7 @@ pub struct Memory {
     last_seen: BTreeMap<UserId, u64>,
     privacy: BTreeMap<(UserId, Aspect), Rule>,
     unheard: BTreeMap<(ChatKey, UserId), (N, u64)>,
+    redacted: BTreeMap<(ChatKey, N), Redacted>,
     revoked: Vec<Revoked>,
     accounts: BTreeMap<UserId, Account>,
     webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
@@ -206,6 +208,9 @@ impl Store for Memory {
                 Some(oldest) => self.unheard.insert(key, *oldest),
                 None => self.unheard.remove(&key),
             };
+        }
+        for (chat, n, redacted) in &settlement.redacted {
+            self.redacted.insert((chat.clone(), *n), *redacted);
         }
         for (id, file) in &settlement.media {
             match file {
@@ -434,6 +439,19 @@ impl Store for Memory {
     fn is_in_privacy_list(&mut self, user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError> {
         let rule = self.privacy.get(&(user.clone(), aspect));
         Ok(rule.is_some_and(|rule| rule.users.binary_search(other).is_ok()))
+    }
+
+    fn redacted(&mut self, chat: &ChatKey) -> Result<Vec<(N, Redacted)>, StoreError> {
+        let of_chat = self.redacted.range((chat.clone(), 0)..=(chat.clone(), N::MAX));
+        Ok(of_chat.map(|((_, n), redacted)| (*n, *redacted)).collect())
+    }
+
+    fn sweep_redacted(&mut self, limit: usize, now: u64) -> Result<(), StoreError> {
+        let over: Vec<_> = self.redacted.iter().filter(|(_, r)| r.until < now).map(|(key, _)| key.clone()).collect();
+        for key in over.into_iter().take(limit) {
+            self.redacted.remove(&key);
+        }
+        Ok(())
     }
 
     fn unheard(&mut self, chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError> {

@@ -11,6 +11,7 @@ use natter_bridge::change::{Accepted, Account, Message, Revoked, Row, Session, W
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
 use natter_bridge::contacts::Contact;
+use natter_bridge::edits::Redacted;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
 use natter_bridge::media::row::{MediaFile, MediaUse};
 use natter_bridge::privacy::{Aspect, Who};
@@ -84,6 +85,8 @@ impl Store for Fragile {
         privacy(user: &UserId) -> Result<Vec<(Aspect, Who)>, StoreError>;
         privacy_list(user: &UserId, aspect: Aspect) -> Result<Vec<UserId>, StoreError>;
         is_in_privacy_list(user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError>;
+        redacted(chat: &ChatKey) -> Result<Vec<(N, Redacted)>, StoreError>;
+        sweep_redacted(limit: usize, now: u64) -> Result<(), StoreError>;
         unheard(chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError>;
         unheard_over(before: u64, limit: usize) -> Result<Vec<(ChatKey, UserId)>, StoreError>;
         oldest_waiting(of: &Waits<'_>) -> Result<Option<(N, u64)>, StoreError>;
