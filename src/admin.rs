@@ -193,6 +193,8 @@ fn bridge(encoder: &mut DescriptorEncoder, stats: &natter_bridge::Stats) -> fmt:
         ("natter_statuses_refused", "Statuses refused because too many are shown", stats.statuses_refused),
         ("natter_statuses_expired", "Statuses whose time was over", stats.statuses_expired),
         ("natter_statuses_deleted", "Statuses that were taken back", stats.statuses_deleted),
+        ("natter_edits", "Messages edited by their senders", stats.edits),
+        ("natter_deletions", "Messages deleted for everybody", stats.deletions),
         ("natter_contacts_added", "Contacts added", stats.contacts_added),
         ("natter_contacts_removed", "Contacts removed", stats.contacts_removed),
         ("natter_blocks", "Users blocked", stats.blocks),

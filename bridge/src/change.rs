@@ -17,6 +17,7 @@ pub use codec::{DeltaError, decode, encode};
 
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::edits::{Redacted, Starred};
 use crate::groups::row::{GroupRow, Standing};
 use crate::media::row::MediaFile;
 use crate::privacy::{Aspect, Rule};
@@ -99,6 +100,8 @@ pub enum Item {
     Deleted(Deleted),
     /// How many members of a group have had messages of the user's.
     GroupReceipt(Box<GroupReceipt>),
+    /// A star of the user's own on a message.
+    Starred(Starred),
 }
 
 impl Item {
@@ -110,9 +113,12 @@ impl Item {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Message(message) => message.bytes(),
-            Self::Receipt(_) | Self::Failed(_) | Self::Gap(_) | Self::Deleted(_) | Self::GroupReceipt(_) => {
-                Self::OVERHEAD_BYTES
-            }
+            Self::Receipt(_)
+            | Self::Failed(_)
+            | Self::Gap(_)
+            | Self::Deleted(_)
+            | Self::GroupReceipt(_)
+            | Self::Starred(_) => Self::OVERHEAD_BYTES,
         }
     }
 }
@@ -586,6 +592,15 @@ pub enum Change {
         /// What it says.
         receipt: Box<GroupReceipt>,
     },
+    /// Something was said anew of a message: an edit, or a deletion.
+    Redacted {
+        /// The conversation.
+        chat: ChatKey,
+        /// The message's number.
+        n: N,
+        /// What is true of it now. Of two, that with the greater number stays.
+        redacted: Redacted,
+    },
 }
 
 /// A text that no log shows: the hash of a password, the key of a signature.
@@ -671,6 +686,7 @@ impl Change {
             | Self::Group { chat, .. }
             | Self::Member { chat, .. }
             | Self::Invite { chat, .. }
+            | Self::Redacted { chat, .. }
             | Self::Unheard { chat, .. } => chat.slot(),
             Self::User { user }
             | Self::Device { user, .. }

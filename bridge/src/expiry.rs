@@ -61,6 +61,7 @@ impl<S: Store> Engine<S> {
         self.sweep.accepted =
             self.state.store.sweep_accepted(self.sweep.accepted.take(), ACCEPTED_A_STEP, now.server_secs)?;
         self.state.store.sweep_kept(ROWS_A_STEP, now.server_secs)?;
+        self.state.store.sweep_redacted(ROWS_A_STEP, now.server_secs)?;
         Ok(false)
     }
 

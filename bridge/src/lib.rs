@@ -25,6 +25,7 @@ pub mod config;
 mod connection;
 pub mod contacts;
 pub mod devices;
+pub mod edits;
 pub mod engine;
 pub mod expiry;
 pub mod groups;

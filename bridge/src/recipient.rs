@@ -11,6 +11,7 @@ use natter_protocol::{Chat, ConnectionId, DeviceId, MessageId, N, Seq, UserId, e
 
 use crate::change::{Change, Deleted, GroupReceipt, Item, Message, Receipt, Row, Tick};
 use crate::chat_key::ChatKey;
+use crate::edits::Starred;
 use crate::engine::{Engine, Released};
 use crate::reader::Reader;
 use crate::stats::Counters;
@@ -442,6 +443,10 @@ pub(crate) fn tail(user: &UserId, row: &Row) -> (Option<Arc<Message>>, Vec<u8>) 
         }
         Item::Gap(gap) => (None, entry::gap(gap.from, gap.to, gap.reason())),
         Item::GroupReceipt(receipt) => (None, group_tail(user, receipt)),
+        Item::Starred(Starred { chat, from, n, id, is_starred, timestamp }) => {
+            let chat = chat.seen_by(user).unwrap_or(Chat::Status);
+            (None, entry::starred(*is_starred, &chat, from, *n, id, *timestamp))
+        }
         Item::Deleted(Deleted { poster, n, id, timestamp }) => {
             (None, entry::status_deleted(poster, *n, id, *timestamp))
         }

@@ -195,10 +195,8 @@ impl<S: Store> Engine<S> {
             }
             Chat::Status => {}
         }
-        let referred = match &mut written.reference {
-            Some(reference) => Some(ruled!(self.resolve(&chat, user, recipient.as_ref(), &written.to, reference))),
-            None => None,
-        };
+        let about = ruled!(self.about(&chat, user, recipient.as_ref(), &mut written));
+        let kind = written.kind;
 
         ruled!(self.carried_media(user, &mut written));
         if let Some(media) = &written.media {
@@ -206,7 +204,7 @@ impl<S: Store> Engine<S> {
         }
         let n = self.state.chat(&chat)?.last_n + 1;
         let grant = written.media.as_ref().map(ToString::to_string);
-        let body = String::from_utf8(written.into_body(referred.as_ref()))
+        let body = String::from_utf8(written.into_body_about(about.from.as_ref(), about.n))
             .map_err(|e| StoreError::Corrupt { expected: "a body in UTF-8", got: e.to_string() })?;
         let message = Arc::new(Message {
             chat,
@@ -235,6 +233,9 @@ impl<S: Store> Engine<S> {
         let accepted = Accepted { chat: message.chat.clone(), n, timestamp, hash, until: at };
         let chat = message.chat.clone();
         self.change(Change::Message { message, hash, at, grant, places })?;
+        if let Some(target) = about.n {
+            self.redact(&chat, kind, target, n)?;
+        }
         if let Some(recipient) = recipient.filter(|_| is_blocked) {
             self.hide_upto(&chat, &recipient, n)?;
             self.never_heard(&chat, &recipient, n)?;
@@ -315,7 +316,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// Finds the message that a reference in a message to `recipient` means; its sender. One to a status of either of them says so then.
-    fn resolve(
+    pub(crate) fn resolve(
         &mut self,
         chat: &ChatKey,
         user: &UserId,
@@ -355,7 +356,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// Finds the one message of `chat` that a reference means; its sender.
-    fn resolve_in(&mut self, chat: &ChatKey, user: &UserId, reference: &Reference) -> Ruling<UserId> {
+    pub(crate) fn resolve_in(&mut self, chat: &ChatKey, user: &UserId, reference: &Reference) -> Ruling<UserId> {
         let senders: Vec<UserId> = match &reference.from {
             Some(from) => vec![from.clone()],
             None => {
@@ -399,6 +400,7 @@ impl<S: Store> Engine<S> {
                 }
                 Ok(Err(ambiguous(&reference, "an own status")))
             }
+            Item::Starred(chat, reference, is_starred) => self.star(user, &chat, &reference, is_starred),
             Item::Typing(chat) => {
                 self.typing(user, &chat)?;
                 Ok(Ok(()))

@@ -254,6 +254,11 @@ impl<S: Store> State<S> {
         for chat in &touched.groups {
             settlement.groups.push(((*chat).clone(), self.chat(chat)?.group.clone()));
         }
+        for (chat, n) in &touched.redacted {
+            if let Some(redacted) = self.chat(chat)?.redacted.get(*n) {
+                settlement.redacted.push(((*chat).clone(), *n, redacted));
+            }
+        }
         for (chat, n) in &touched.statuses {
             let status = self.status(chat, *n)?;
             if let Some(status) = &status {

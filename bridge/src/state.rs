@@ -208,6 +208,9 @@ impl<S: Store> State<S> {
                 if key.is_group() {
                     chat.group = self.store.group(key)?;
                 }
+                for (n, redacted) in self.store.redacted(key)? {
+                    chat.redacted.note(n, redacted);
+                }
             }
             self.chats.insert(key.clone(), chat);
         }
@@ -297,9 +300,13 @@ impl<S: Store> State<S> {
     /// # Errors
     /// When the store cannot be read.
     pub fn kept(&mut self, user: &UserId, chat: &ChatKey, n: N) -> Result<Option<Arc<Message>>, StoreError> {
-        match self.kept.get(&(user.clone(), chat.clone(), n)) {
-            Some(message) => Ok(Some(Arc::clone(message))),
-            None => self.store.kept(user, chat, n),
+        let kept = match self.kept.get(&(user.clone(), chat.clone(), n)) {
+            Some(message) => Some(Arc::clone(message)),
+            None => self.store.kept(user, chat, n)?,
+        };
+        match kept {
+            Some(message) if self.is_redacted(user, &message)? => Ok(None),
+            kept => Ok(kept),
         }
     }
 

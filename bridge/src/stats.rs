@@ -35,6 +35,10 @@ pub struct Stats {
     pub statuses_expired: u64,
     /// Statuses that were taken back.
     pub statuses_deleted: u64,
+    /// Messages edited.
+    pub edits: u64,
+    /// Messages deleted for everybody.
+    pub deletions: u64,
     /// Contacts added.
     pub contacts_added: u64,
     /// Contacts removed.
@@ -82,6 +86,8 @@ pub struct Counters {
     pub(crate) statuses_refused: AtomicU64,
     pub(crate) statuses_expired: AtomicU64,
     pub(crate) statuses_deleted: AtomicU64,
+    pub(crate) edits: AtomicU64,
+    pub(crate) deletions: AtomicU64,
     pub(crate) contacts_added: AtomicU64,
     pub(crate) contacts_removed: AtomicU64,
     pub(crate) blocks: AtomicU64,
@@ -127,6 +133,8 @@ impl Counters {
             statuses_refused: read(&self.statuses_refused),
             statuses_expired: read(&self.statuses_expired),
             statuses_deleted: read(&self.statuses_deleted),
+            edits: read(&self.edits),
+            deletions: read(&self.deletions),
             contacts_added: read(&self.contacts_added),
             contacts_removed: read(&self.contacts_removed),
             blocks: read(&self.blocks),

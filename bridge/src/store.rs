@@ -13,6 +13,7 @@ mod media;
 pub mod memory;
 mod migrate;
 mod privacy;
+mod redacted;
 pub mod sqlite;
 mod status;
 mod unheard;
@@ -30,6 +31,7 @@ use natter_protocol::{DeviceId, MediaId, MessageId, N, Seq, UserId};
 use crate::change::{Accepted, Account, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::edits::Redacted;
 use crate::groups::row::GroupRow;
 use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
@@ -211,6 +213,8 @@ pub struct Settlement {
     pub groups: Vec<(ChatKey, Option<GroupRow>)>,
     /// Files that went into groups, by which message.
     pub media_groups: Vec<(MediaId, ChatKey, N)>,
+    /// What was said anew of messages, by conversation and number.
+    pub redacted: Vec<(ChatKey, N, Redacted)>,
     /// Statuses. A body goes with its status, or with the last row that points to it.
     pub statuses: Vec<(ChatKey, N, Option<Arc<Status>>)>,
     /// Revocations.
@@ -485,6 +489,18 @@ pub trait Store {
     /// # Errors
     /// As [`Store::user`].
     fn is_in_privacy_list(&mut self, user: &UserId, aspect: Aspect, other: &UserId) -> Result<bool, StoreError>;
+
+    /// What was said anew of a conversation's messages, by their numbers, in order.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn redacted(&mut self, chat: &ChatKey) -> Result<Vec<(N, Redacted)>, StoreError>;
+
+    /// Forgets what was said anew and is known no longer than `now`, at most `limit` of it.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn sweep_redacted(&mut self, limit: usize, now: u64) -> Result<(), StoreError>;
 
     /// The oldest message hidden from a member that has not failed yet, and the server second since which it counts.
     ///

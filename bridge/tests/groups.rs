@@ -101,6 +101,8 @@ impl Group {
                     assert_eq!(system["by"], entry["from"]);
                     format!("{} {users}", system["type"].as_str().unwrap())
                 }
+                "edit" => format!("edit {}", entry["edit"]["text"]["body"].as_str().unwrap()),
+                "delete" => format!("delete {} {}", entry["delete"]["from"].as_str().unwrap(), entry["delete"]["n"]),
                 _ => entry["text"]["body"].as_str().unwrap().to_owned(),
             };
             (entry["n"].as_u64().unwrap(), what)
@@ -317,6 +319,87 @@ fn an_invite_link_brings_in_who_has_it_until_there_is_another() {
         assert_eq!(group.ask(Ask::Invite(user("alice"), self::group())), Told::Invite(None));
         assert_eq!(group.ask(Ask::Preview("second".into())), Told::NotFound);
         assert_eq!(group.lines("bob"), written(&[(2, "group_user_added \"carol\""), (3, "group_user_added \"dave\"")]));
+    }
+}
+
+fn edit(of: &str, body: &str) -> Value {
+    json!({"to": GROUP, "type": "edit", "edit": {"message_id": of, "text": {"body": body}}})
+}
+
+fn delete(from: &str, of: &str) -> Value {
+    json!({"to": GROUP, "type": "delete", "delete": {"message_id": of, "from": from}})
+}
+
+#[test]
+fn members_edit_and_delete_their_own_and_an_admin_deletes_what_is_anybodys() {
+    for settled in [false, true] {
+        let mut group = Group::of(&["bob", "carol", "dave"]);
+        group.send("bob", &text("m1", GROUP, "one")).unwrap();
+        group.send("bob", &text("m2", GROUP, "two")).unwrap();
+        group.send("carol", &text("m3", GROUP, "three")).unwrap();
+        assert_eq!(group.send("bob", &edit("m1", "one and more")).unwrap(), 5);
+        assert_eq!(group.send("alice", &edit("bob/m2", "mine")).unwrap_err().0, Kind::NotAllowed, "not even an admin");
+        assert_eq!(group.send("bob", &delete("carol", "m3")).unwrap_err().0, Kind::NotAllowed);
+        assert_eq!(group.send("alice", &delete("bob", "m2")).unwrap(), 6);
+        assert_eq!(group.send("carol", &delete("carol", "m3")).unwrap(), 7);
+        assert_eq!(group.send("alice", &delete("bob", "m2")).unwrap_err().0, Kind::InvalidValue);
+        let mut group = group.crash(settled);
+        let seen = written(&[(2, "one"), (5, "edit one and more"), (6, "delete bob 3"), (7, "delete carol 4")]);
+        assert_eq!(group.lines("dave"), seen);
+    }
+}
+
+#[test]
+fn of_a_group_that_one_is_not_in_nothing_is_edited_deleted_or_starred() {
+    let mut group = Group::of(&["bob"]);
+    group.send("bob", &text("m1", GROUP, "one")).unwrap();
+    let star = json!({"status": "starred", "chat": GROUP, "message_id": "m1", "from": "bob"});
+    let elsewhere = |mut value: Value, member: &str| {
+        value[member] = json!("g:fedcba9876543210");
+        value
+    };
+    for (command, member) in [(edit("m1", "x"), "to"), (delete("bob", "m1"), "to"), (star.clone(), "chat")] {
+        let (kind, details) = group.send("carol", &command).unwrap_err();
+        let (other, words) = group.send("carol", &elsewhere(command, member)).unwrap_err();
+        assert_eq!((kind, details.replace(GROUP, "G")), (other, words.replace("g:fedcba9876543210", "G")));
+        assert_eq!(kind, Kind::UnknownRecipient);
+    }
+    // Who comes later, and be it as an admin, has nothing to say of what came before.
+    group.command("alice", "add", &["carol"]).unwrap();
+    group.command("alice", "promote", &["carol"]).unwrap();
+    for command in [delete("bob", "m1"), star.clone(), delete("bob", "none")] {
+        assert_eq!(group.send("carol", &command).unwrap_err().0, Kind::Ambiguous);
+    }
+    // And who is out hears of no deletion: his devices go on showing the same.
+    group.take("alice");
+    group.command("alice", "remove", &["bob"]).unwrap();
+    assert_eq!(group.send("bob", &delete("bob", "m1")).unwrap_err().0, Kind::UnknownRecipient);
+    let said = group.world.publish("alice", "phone", group.phone("alice"), &star);
+    assert_eq!(answers(&said), [&Answer::Done]);
+    group.send("alice", &delete("bob", "m1")).unwrap();
+    let stars = |group: &mut Group, name| {
+        let got = group.take(name);
+        got.into_iter()
+            .filter(|entry| entry["status"] == "starred")
+            .map(|entry| entry["from"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((stars(&mut group, "alice"), stars(&mut group, "carol")), (vec![json!("bob")], vec![]));
+}
+
+#[test]
+fn what_is_deleted_when_one_is_out_stays_with_who_was_to_have_it() {
+    for settled in [false, true] {
+        let mut group = Group::of(&["bob", "carol"]);
+        group.send("bob", &text("m1", GROUP, "one")).unwrap();
+        group.command("alice", "remove", &["carol"]).unwrap();
+        group.send("bob", &delete("bob", "m1")).unwrap();
+        // What the group says of itself goes out in any case.
+        let _ = group.send("alice", &delete("alice", "made"));
+        let mut group = group.crash(settled);
+        let removed = "group_user_removed \"carol\"";
+        assert_eq!(group.lines("carol"), written(&[(2, "one"), (3, removed)]));
+        assert!(!group.lines("alice").iter().any(|(_, what)| what == "one"));
     }
 }
 

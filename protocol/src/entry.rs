@@ -199,6 +199,17 @@ pub fn status_deleted(poster: &UserId, n: N, id: &MessageId, timestamp: u64) -> 
     .into_bytes()
 }
 
+/// The tail of `starred` or `unstarred`: a user's own mark on number `n` of a chat, which `from` sent, for his own devices.
+#[must_use]
+pub fn starred(is_starred: bool, chat: &Chat, from: &UserId, n: N, id: &MessageId, timestamp: u64) -> Vec<u8> {
+    let status = if is_starred { "starred" } else { "unstarred" };
+    format!(
+        "\"type\":\"status\",\"status\":\"{status}\",\"chat\":\"{chat}\",\"from\":\"{from}\",\"n\":{n},\"id\":\"{id}\",\
+         \"timestamp\":\"{timestamp}\"}}"
+    )
+    .into_bytes()
+}
+
 /// The tail of `sent`, for devices whose PUBACK cannot say it.
 #[must_use]
 pub fn sent(chat: &Chat, messages: &[(MessageId, N)], timestamp: u64) -> Vec<u8> {

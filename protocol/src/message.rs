@@ -32,11 +32,15 @@ pub enum MessageType {
     Contacts,
     /// An emoji on another message; an empty one takes it back.
     Reaction,
+    /// Other words, or another caption, for an own message.
+    Edit,
+    /// Takes a message back, for everybody.
+    Delete,
 }
 
 impl MessageType {
     /// Every type.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Text,
         Self::Image,
         Self::Audio,
@@ -46,6 +50,8 @@ impl MessageType {
         Self::Location,
         Self::Contacts,
         Self::Reaction,
+        Self::Edit,
+        Self::Delete,
     ];
 
     /// The value of `type`, and the name of the member that holds the rest.
@@ -61,6 +67,8 @@ impl MessageType {
             Self::Location => "location",
             Self::Contacts => "contacts",
             Self::Reaction => "reaction",
+            Self::Edit => "edit",
+            Self::Delete => "delete",
         }
     }
 
@@ -76,6 +84,12 @@ impl MessageType {
         matches!(self, Self::Text | Self::Image | Self::Video)
     }
 
+    /// Whether its object is about another message, and names it there.
+    #[must_use]
+    pub fn is_about_another(self) -> bool {
+        matches!(self, Self::Reaction | Self::Edit | Self::Delete)
+    }
+
     fn shape(self) -> &'static Shape {
         match self {
             Self::Text => &TEXT,
@@ -87,6 +101,8 @@ impl MessageType {
             Self::Location => &LOCATION,
             Self::Contacts => &CONTACTS,
             Self::Reaction => &REACTION,
+            Self::Edit => &EDIT,
+            Self::Delete => &DELETE,
         }
     }
 }
@@ -137,7 +153,8 @@ const THUMB: Shape = Shape::Checked(
 );
 const SECONDS: Shape = Shape::Number(0.0, 1e7);
 
-static TEXT: Shape = Shape::Object(&[("body", Shape::Text(1, 60 * 1024))], &[("preview_url", Shape::Flag)]);
+const WORDS: Shape = Shape::Object(&[("body", Shape::Text(1, 60 * 1024))], &[("preview_url", Shape::Flag)]);
+static TEXT: Shape = WORDS;
 static IMAGE: Shape =
     Shape::Object(&[("id", MEDIA)], &[("caption", LINES), ("width", PIXELS), ("height", PIXELS), ("thumb", THUMB)]);
 static AUDIO: Shape = Shape::Object(&[("id", MEDIA)], &[("duration", SECONDS), ("voice", Shape::Flag)]);
@@ -152,6 +169,9 @@ static LOCATION: Shape = Shape::Object(
     &[("name", LINE), ("address", LINE), ("url", LINE)],
 );
 static REACTION: Shape = Shape::Object(&[("emoji", Shape::Text(0, 64))], &[]);
+// Which of the two it is, `outbox` looks; and which message they are about.
+static EDIT: Shape = Shape::Object(&[], &[("text", WORDS), ("caption", LINES)]);
+static DELETE: Shape = Shape::Object(&[], &[]);
 static CONTACTS: Shape = Shape::Array(1, CONTACTS_MAX, &CONTACT);
 static CONTACT: Shape = Shape::Object(
     &[("name", PERSON)],

@@ -1,5 +1,7 @@
 //! What a device publishes: messages and commands (wire.md section 3).
 
+mod written;
+
 use sha2::{Digest, Sha256};
 
 use crate::error::{Kind, Refusal};
@@ -8,16 +10,15 @@ use crate::ids::{Chat, MediaId, MessageId, N, Seq, UserId};
 use crate::json::{self, Json, write_string};
 use crate::message::{self, MessageType};
 
+pub use written::Forwarded;
+
 /// Most bytes of a payload.
 pub const PAYLOAD_BYTES_MAX: usize = 60 * 1024;
 /// Numbers on the wire are below this, so that every JSON reader keeps them exact.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// What `status` may say.
-const STATUSES: &str = "read, typing, watch, unwatch, available, unavailable or deleted";
-
-/// How the body of a reaction begins: its `emoji` is always there, so a member may be put between.
-const REACTION_START: &[u8] = b"\"type\":\"reaction\",\"reaction\":{";
+const STATUSES: &str = "read, typing, watch, unwatch, available, unavailable, starred, unstarred or deleted";
 
 /// One publication.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +39,8 @@ pub enum Item {
     Group(group::Command),
     /// Takes an own status back.
     Deleted(Reference),
+    /// Stars a message for this user's own devices, or takes the star away.
+    Starred(Chat, Reference, bool),
     /// Acknowledges every entry up to this one.
     Ack(Seq),
     /// Asks for everything from the cursor.
@@ -55,8 +58,10 @@ pub struct Message {
     pub kind: MessageType,
     /// `"type":"text","text":{..}`: what is stored and forwarded, but for [`Message::reference`].
     pub body: Vec<u8>,
-    /// The message it answers, or that a reaction is for.
+    /// The message it answers, or that a reaction, an edit or a deletion is about.
     pub reference: Option<Reference>,
+    /// Whether its sender passes it on.
+    pub forwarded: Forwarded,
     /// The media it carries.
     pub media: Option<MediaId>,
     /// Of everything parsed but the id: the first half of a SHA-256. The same id with another hash is another message.
@@ -66,7 +71,7 @@ pub struct Message {
 /// Bodies are not for logs.
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { id, to, kind, body, reference: _, media: _, hash: _ } = self;
+        let Self { id, to, kind, body, reference: _, forwarded: _, media: _, hash: _ } = self;
         write!(f, "Message({id:?} to {to} {} {} bytes)", kind.as_str(), body.len())
     }
 }
@@ -129,32 +134,6 @@ impl Message {
         body.extend_from_slice(format!(",\"file_size\":{file_size}").as_bytes());
         body.extend_from_slice(rest);
         self.body = body;
-    }
-
-    /// The body with its reference written out: what the store keeps. `from` is the sender of the message referred to.
-    #[must_use]
-    pub fn into_body(self, from: Option<&UserId>) -> Vec<u8> {
-        let Some(reference) = self.reference else { return self.body };
-        let mut written = Vec::with_capacity(192);
-        written.extend_from_slice(b"\"message_id\":");
-        write_string(&mut written, reference.id.as_str());
-        if let Some(from) = from.or(reference.from.as_ref()) {
-            written.extend_from_slice(b",\"from\":");
-            write_string(&mut written, from.as_str());
-        }
-        if reference.chat == Some(Chat::Status) {
-            // Of another chat than the message itself.
-            written.extend_from_slice(b",\"chat\":\"status@broadcast\"");
-        }
-        let mut body = self.body;
-        if let Some(emoji) = body.strip_prefix(REACTION_START) {
-            // The reference of a reaction stands inside, where the Cloud API has it.
-            return [REACTION_START, &written, b",", emoji].concat();
-        }
-        body.extend_from_slice(b",\"context\":{");
-        body.extend_from_slice(&written);
-        body.push(b'}');
-        body
     }
 }
 
@@ -245,18 +224,14 @@ fn message(tree: &Json<'_>, id: Option<MessageId>) -> Result<Message, Refusal> {
     message::write_body(&mut body, kind, tree)?;
 
     let object = tree.get(kind.as_str());
-    let reference = match (kind, tree.get("context")) {
-        (MessageType::Reaction, _) => object.map(|object| reference("reaction.", object)).transpose()?,
-        (_, Some(context)) => Some(reference("context.", context)?),
-        (_, None) => None,
-    };
+    let (reference, forwarded) = written::read(kind, tree)?;
     let media =
         object.and_then(|object| object.get("id")).and_then(Json::as_str).and_then(|id| MediaId::parse(id).ok());
-    let hash = hash(&to, &body, reference.as_ref());
-    Ok(Message { id, to, kind, body, reference, media, hash })
+    let hash = hash(&to, &body, reference.as_ref(), forwarded);
+    Ok(Message { id, to, kind, body, reference, forwarded, media, hash })
 }
 
-fn hash(to: &Chat, body: &[u8], reference: Option<&Reference>) -> [u8; 16] {
+fn hash(to: &Chat, body: &[u8], reference: Option<&Reference>, forwarded: Forwarded) -> [u8; 16] {
     let mut sha = Sha256::new();
     sha.update(to.to_string().as_bytes());
     sha.update([0]);
@@ -268,6 +243,10 @@ fn hash(to: &Chat, body: &[u8], reference: Option<&Reference>) -> [u8; 16] {
         sha.update(from.as_ref().map_or("", UserId::as_str).as_bytes());
         sha.update([0]);
         sha.update(chat.as_ref().map(ToString::to_string).unwrap_or_default().as_bytes());
+    }
+    if let Some(forwarded) = forwarded.as_str() {
+        sha.update([0]);
+        sha.update(forwarded.as_bytes());
     }
     let digest = sha.finalize();
     std::array::from_fn(|i| digest[i])
@@ -303,6 +282,13 @@ fn status(tree: &Json<'_>) -> Result<Item, Refusal> {
             Some(Chat::Status) => Ok(Item::Deleted(reference("", tree)?)),
             Some(_) => Err(Refusal::new(Kind::InvalidValue, "chat: expected status@broadcast, got another chat")),
             None => Err(malformed("chat", "status@broadcast", None)),
+        },
+        Some(word @ ("starred" | "unstarred")) => match chat(tree, "the chat of the message")? {
+            Chat::Status => {
+                let details = "chat: expected a user or g:{group}, got status@broadcast: a status ends after a day";
+                Err(Refusal::new(Kind::InvalidValue, details))
+            }
+            chat => Ok(Item::Starred(chat, reference("", tree)?, word == "starred")),
         },
         Some(_) => Err(Refusal::new(Kind::InvalidValue, format!("status: expected {STATUSES}, got another string"))),
         None => Err(malformed("status", STATUSES, tree.get("status"))),

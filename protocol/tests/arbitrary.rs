@@ -111,11 +111,14 @@ fn message() -> impl Strategy<Value = Value> {
             })
             .boxed(),
         (".{0,10}", id()).prop_map(|(emoji, id)| ("reaction", json!({"emoji": emoji, "message_id": id}))).boxed(),
+        (text(), id()).prop_map(|(body, id)| ("edit", json!({"text": {"body": body}, "message_id": id}))).boxed(),
+        (any::<String>(), id()).prop_map(|(words, id)| ("edit", json!({"caption": words, "message_id": id}))).boxed(),
+        id().prop_map(|id| ("delete", json!({"message_id": id}))).boxed(),
     ]);
     let reply = prop::option::of((id(), prop::option::of("[a-z]{1,9}")));
     ("[a-z]{1,20}|g:[a-zA-Z]{1,20}", object, reply).prop_map(|(to, (kind, object), reply)| {
         let mut message = json!({"to": to, "type": kind, kind: object, "from": "somebody", "seq": 9});
-        if let Some((id, from)) = reply.filter(|_| kind != "reaction") {
+        if let Some((id, from)) = reply.filter(|_| !["reaction", "edit", "delete"].contains(&kind)) {
             message["context"] = json!({"message_id": id, "from": from});
         }
         message
@@ -128,7 +131,7 @@ fn id() -> &'static str {
 
 /// Objects with the wire's own names and any values behind them.
 fn near_message() -> impl Strategy<Value = Value> {
-    static NAMES: [&str; 22] = [
+    static NAMES: [&str; 27] = [
         "id",
         "to",
         "type",
@@ -151,8 +154,13 @@ fn near_message() -> impl Strategy<Value = Value> {
         "emoji",
         "recipient_type",
         "name",
+        "edit",
+        "delete",
+        "caption",
+        "forwarded",
+        "frequently_forwarded",
     ];
-    static WORDS: [&str; 14] = [
+    static WORDS: [&str; 17] = [
         "bob",
         "text",
         "image",
@@ -166,6 +174,9 @@ fn near_message() -> impl Strategy<Value = Value> {
         "g:42",
         "status@broadcast",
         "a/b",
+        "edit",
+        "delete",
+        "starred",
         "",
     ];
     let leaf = prop_oneof![

@@ -130,6 +130,10 @@ fn show_item(item: Item) -> String {
         Item::Available(is) => return if is { "is available" } else { "is unavailable" }.to_owned(),
         Item::Ack(seq) => return format!("acknowledges up to seq {seq}"),
         Item::Deleted(reference) => return format!("takes back {}", show_reference(&reference)),
+        Item::Starred(chat, reference, is_starred) => {
+            let stars = if is_starred { "stars" } else { "takes the star from" };
+            return format!("{stars} {} of {chat}", show_reference(&reference));
+        }
         Item::Sync => return "asks for everything from the cursor".to_owned(),
         Item::Group(command) => return format!("group: {:?}", command.act),
     };
@@ -140,6 +144,9 @@ fn show_item(item: Item) -> String {
     }
     if let Some(reference) = &message.reference {
         let _ = write!(out, ", refers to {}", show_reference(reference));
+    }
+    if let Some(forwarded) = message.forwarded.as_str() {
+        let _ = write!(out, ", {forwarded}");
     }
     out.push_str("\nhash ");
     message.hash.iter().for_each(|byte| out.push_str(&format!("{byte:02x}")));
@@ -214,7 +221,9 @@ fn write_entry(line: &str) -> Vec<u8> {
             } else {
                 let published = body.expect("the message as it was published");
                 let Ok(Item::Message(message)) = outbox::parse(published.as_bytes()) else { panic!("{published}") };
-                tail.with_body(&message.into_body(get("of").map(|of| UserId::parse(&of).expect("a user")).as_ref()))
+                let of = get("of").map(|of| UserId::parse(&of).expect("a user"));
+                let about = get("of-n").map(|n| n.parse().expect("a number"));
+                tail.with_body(&message.into_body_about(of.as_ref(), about))
             }
         }
         "delivered" | "read" => {
@@ -235,6 +244,10 @@ fn write_entry(line: &str) -> Vec<u8> {
             entry::status_read(&from, number("after"), number("n"), &id, &reader, number("timestamp"))
         }
         "status_deleted" => entry::status_deleted(&user("from"), number("n"), &id("id"), number("timestamp")),
+        "starred" | "unstarred" => {
+            let (chat, from, id) = (chat("chat"), user("from"), id("id"));
+            entry::starred(what == "starred", &chat, &from, number("n"), &id, number("timestamp"))
+        }
         "sent" => {
             let ids = text("messages");
             let pairs = ids.split(',').map(|pair| pair.split_once('/').expect("id/n"));

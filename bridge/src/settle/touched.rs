@@ -39,6 +39,7 @@ pub(super) struct Touched<'a> {
     pub(super) privacy: BTreeSet<(&'a UserId, Aspect)>,
     pub(super) unheard: BTreeSet<(&'a ChatKey, &'a UserId)>,
     pub(super) groups: BTreeSet<&'a ChatKey>,
+    pub(super) redacted: BTreeSet<(&'a ChatKey, N)>,
     pub(super) accepted: Vec<(&'a MessageId, &'a UserId)>,
     /// Inbox ranges that a cursor passed.
     pub(super) passed: Vec<(&'a UserId, Seq, Seq)>,
@@ -140,6 +141,10 @@ impl<'a> Touched<'a> {
             Change::Member { chat, user, .. } => {
                 self.chats.insert(chat);
                 self.members.insert((chat, user));
+            }
+            Change::Redacted { chat, n, .. } => {
+                self.chats.insert(chat);
+                self.redacted.insert((chat, *n));
             }
             Change::StatusGone { chat, n, .. } => {
                 self.statuses.insert((chat, *n));

@@ -158,6 +158,9 @@ impl<S: Store> State<S> {
                 self.user(member)?.hides = true;
                 self.chat(chat)?.hidden.entry(member.clone()).or_default().add(*after, *upto);
             }
+            Change::Redacted { chat, n, redacted } => {
+                self.chat(chat)?.redacted.note(*n, *redacted);
+            }
             Change::LastSeen { user, at } => {
                 let before = self.last_seen.get(user).copied().unwrap_or_default();
                 self.last_seen.put(user.clone(), before.max(*at));
@@ -309,6 +312,7 @@ fn users_of(change: &Change) -> Vec<&UserId> {
         | Change::Group { .. }
         | Change::Member { .. }
         | Change::Invite { .. }
+        | Change::Redacted { .. }
         | Change::Revoked(_)
         | Change::Password { .. }
         | Change::Disabled { .. }
@@ -322,7 +326,8 @@ fn chat_of(change: &Change) -> Option<&ChatKey> {
         Change::Mark { chat, .. }
         | Change::Hidden { chat, .. }
         | Change::Group { chat, .. }
-        | Change::Member { chat, .. } => Some(chat),
+        | Change::Member { chat, .. }
+        | Change::Redacted { chat, .. } => Some(chat),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use natter_protocol::{DeviceId, MessageId, N, Seq, UserId};
 
 use crate::change::{Row, Tick};
+use crate::edits::Redactions;
 use crate::groups::row::GroupRow;
 use crate::hidden::Hidden;
 use crate::privacy::Privacy;
@@ -98,6 +99,8 @@ pub struct Conversation {
     pub group: Option<GroupRow>,
     /// What members never had.
     pub hidden: BTreeMap<UserId, Hidden>,
+    /// What was said anew of messages, by their numbers.
+    pub redacted: Redactions,
     /// Senders and ids of the messages that are not settled.
     pub recent: BTreeMap<N, (UserId, MessageId)>,
     pub(super) pins: u32,
@@ -129,6 +132,13 @@ impl Conversation {
     #[must_use]
     pub fn is_his(&self, user: &UserId, n: N) -> bool {
         self.member(user).is_some_and(|row| row.joined_n < n) && !self.is_hidden(user, n)
+    }
+
+    /// Whether message `n` is said to a member: it is not hidden from him, and in a group came before he left, if he has.
+    #[must_use]
+    pub fn is_told(&self, member: &UserId, n: N) -> bool {
+        let left_n = self.members.get(member).and_then(|row| row.left_n);
+        left_n.is_none_or(|left_n| n <= left_n) && !self.is_hidden(member, n)
     }
 
     /// Whether a message was hidden from a member.

@@ -98,8 +98,8 @@ impl<S: Store> State<S> {
         self.store.is_media_shared(id, owner)
     }
 
-    /// Whether an inbox row of `user` says nothing to any device of his: a message that was hidden from him, a status that is over, though
-    /// the sweep has not come by, or one that was taken back a moment ago. Whatever reads rows passes it, without a word to anybody.
+    /// Whether an inbox row of `user` says nothing to any device of his: a message that was hidden from him or deleted, a status that
+    /// is over, though the sweep has not come by, or one that was taken back a moment ago. Whatever reads rows passes it, without a word to anybody.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -109,7 +109,7 @@ impl<S: Store> State<S> {
             return Ok(true);
         }
         if !message.chat.is_status() {
-            return Ok(false);
+            return self.is_redacted(user, message);
         }
         let is_gone = matches!(self.statuses.get(&(message.chat.clone(), message.n)), Some(None));
         Ok(is_gone || row.at.saturating_add(STATUS_SECS) <= now)

@@ -51,7 +51,7 @@ struct Rule {
     breaks: &'static str,
 }
 
-const RULES: [Rule; 28] = [
+const RULES: [Rule; 29] = [
     Rule {
         name: "an inbox row points to a message or carries an item",
         since_version: 1,
@@ -213,6 +213,12 @@ const RULES: [Rule; 28] = [
         since_version: 10,
         breaks: "SELECT user || ' ' || chat || '/' || n FROM unheard u WHERE at < 0 OR chat LIKE 's:%'
                  OR NOT EXISTS (SELECT 1 FROM hidden h WHERE h.user = u.user AND h.chat = u.chat AND h.after < u.n AND h.upto >= u.n)",
+    },
+    Rule {
+        name: "what was said anew of a message came behind it, within the chat",
+        since_version: 13,
+        breaks: "SELECT chat || '/' || n FROM redacted r WHERE n < 1 OR by <= n OR until < 0 OR gone NOT IN (0, 1) OR chat LIKE 's:%'
+                 OR NOT EXISTS (SELECT 1 FROM chats c WHERE c.chat = r.chat AND c.last_n >= r.by)",
     },
     Rule {
         name: "a device began and was there at a time, and has a short label",

@@ -31,7 +31,7 @@ const OPS_A_LOOK: i32 = 1000;
 const FINDINGS_MAX: usize = 20;
 
 /// Every table, with its key.
-const TABLES: [(&str, &str); 26] = [
+const TABLES: [(&str, &str); 27] = [
     ("meta", "key"),
     ("journal", "log, no"),
     ("users", "name"),
@@ -58,6 +58,7 @@ const TABLES: [(&str, &str); 26] = [
     ("unheard", "user, chat"),
     ("groups", "chat"),
     ("media_groups", "media, chat, n"),
+    ("redacted", "chat, n"),
 ];
 
 /// What the check has to say so far, and how large the WAL is.

@@ -17,6 +17,7 @@ use people::{
     blocks_are_listed_until_they_are_lifted_and_what_they_hid_stays,
     contacts_are_listed_in_order_of_names_until_they_are_removed, groups_are_kept_with_their_members_invites_and_files,
     last_seen_only_rises_and_privacy_is_replaced_with_its_list, what_is_to_fail_unheard_is_found_by_its_time,
+    what_was_said_anew_is_known_until_its_time_is_over,
 };
 
 /// A store, and how to close and open it again.
@@ -100,6 +101,7 @@ suite!(
     files_are_found_by_those_who_may_read_them_until_they_go,
     what_is_to_fail_unheard_is_found_by_its_time,
     groups_are_kept_with_their_members_invites_and_files,
+    what_was_said_anew_is_known_until_its_time_is_over,
     contacts_are_listed_in_order_of_names_until_they_are_removed,
     blocks_are_listed_until_they_are_lifted_and_what_they_hid_stays,
     last_seen_only_rises_and_privacy_is_replaced_with_its_list,

@@ -9,6 +9,7 @@ use super::{Append, DeviceRow, InboxPlace, KEPT_MAX, MemberRow, Settlement, Stor
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::edits::Redacted;
 use crate::groups::row::GroupRow;
 use crate::hidden::Hidden;
 use crate::media::row::{MediaFile, MediaGrant, MediaUse};
@@ -42,6 +43,7 @@ pub struct Memory {
     unheard: BTreeMap<(ChatKey, UserId), (N, u64)>,
     groups: BTreeMap<ChatKey, GroupRow>,
     media_groups: BTreeSet<(MediaId, ChatKey, N)>,
+    redacted: BTreeMap<(ChatKey, N), Redacted>,
     revoked: Vec<Revoked>,
     accounts: BTreeMap<UserId, Account>,
     webhooks: BTreeMap<(UserId, DeviceId), Webhook>,
@@ -219,6 +221,9 @@ impl Store for Memory {
                 Some(oldest) => self.unheard.insert(key, *oldest),
                 None => self.unheard.remove(&key),
             };
+        }
+        for (chat, n, redacted) in &settlement.redacted {
+            self.redacted.insert((chat.clone(), *n), *redacted);
         }
         for (id, file) in &settlement.media {
             match file {
@@ -487,6 +492,19 @@ impl Store for Memory {
         found.sort_by_key(|found| std::cmp::Reverse(found.0));
         found.truncate(limit);
         Ok(found)
+    }
+
+    fn redacted(&mut self, chat: &ChatKey) -> Result<Vec<(N, Redacted)>, StoreError> {
+        let of_chat = self.redacted.range((chat.clone(), 0)..=(chat.clone(), N::MAX));
+        Ok(of_chat.map(|((_, n), redacted)| (*n, *redacted)).collect())
+    }
+
+    fn sweep_redacted(&mut self, limit: usize, now: u64) -> Result<(), StoreError> {
+        let over: Vec<_> = self.redacted.iter().filter(|(_, r)| r.until < now).map(|(key, _)| key.clone()).collect();
+        for key in over.into_iter().take(limit) {
+            self.redacted.remove(&key);
+        }
+        Ok(())
     }
 
     fn unheard(&mut self, chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError> {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// What makes version 1 of an empty file, version 2 of version 1, and so on.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
@@ -21,6 +21,7 @@ const STEPS: [&str; 12] = [
     include_str!("schema_10.sql"),
     include_str!("schema_11.sql"),
     include_str!("schema_12.sql"),
+    include_str!("schema_13.sql"),
 ];
 
 /// Brings the schema to the version this program writes.
@@ -143,6 +144,9 @@ mod tests {
             ("privacy", 9),
             ("privacy_lists", 9),
             ("unheard", 10),
+            ("groups", 12),
+            ("media_groups", 12),
+            ("redacted", 13),
         ];
         for (table, since) in tables {
             let is_there = connection.prepare(&format!("SELECT * FROM {table}")).is_ok();

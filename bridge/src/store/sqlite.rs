@@ -19,12 +19,14 @@ use super::mark::{self, Found, MARKED_LOG, Mark};
 use super::media;
 use super::migrate::{known, migrate};
 use super::privacy;
+use super::redacted;
 use super::status;
 use super::{Append, DeviceRow, InboxPlace, MemberRow, Settlement, Store, StoreError, UserRow, Waits};
 use super::{groups, unheard};
 use crate::change::{Accepted, Account, Item, Message, Revoked, Row, Secret, Session, Webhook};
 use crate::chat_key::ChatKey;
 use crate::contacts::Contact;
+use crate::edits::Redacted;
 use crate::groups::row::GroupRow;
 use crate::media::row::{MediaFile, MediaUse};
 use crate::privacy::{Aspect, Who};
@@ -630,6 +632,14 @@ impl Store for Sqlite {
         blocks::hidden(&self.connection, chat)
     }
 
+    fn redacted(&mut self, chat: &ChatKey) -> Result<Vec<(N, Redacted)>, StoreError> {
+        redacted::of_chat(&self.connection, chat)
+    }
+
+    fn sweep_redacted(&mut self, limit: usize, now: u64) -> Result<(), StoreError> {
+        redacted::sweep(&self.connection, limit, now)
+    }
+
     fn last_seen(&mut self, user: &UserId) -> Result<Option<u64>, StoreError> {
         privacy::last_seen(&self.connection, user)
     }
@@ -872,6 +882,7 @@ fn write_settlement(t: &Transaction<'_>, log: u8, settlement: &Settlement) -> Re
     privacy::settle(t, settlement)?;
     unheard::settle(t, settlement)?;
     groups::settle(t, settlement)?;
+    redacted::settle(t, settlement)?;
     status::settle(t, settlement)?;
     for (user, seq) in &settlement.gone {
         let place: Option<(Option<String>, Option<i64>)> = t

@@ -9,6 +9,7 @@ use natter_bridge::change::{self, Accepted, Item, Revoked, Row, Session};
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
 use natter_bridge::contacts::Contact;
+use natter_bridge::edits::Redacted;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
 use natter_bridge::hidden::Hidden;
 use natter_bridge::state::State;
@@ -33,7 +34,7 @@ pub enum Fact {
     Device(UserId, DeviceId, DeviceRow),
     Session(UserId, String, Session),
     Entry(UserId, Seq, Row),
-    Chat(ChatKey, N, BTreeMap<UserId, MemberRow>, BTreeMap<UserId, Hidden>),
+    Chat(ChatKey, N, BTreeMap<UserId, MemberRow>, BTreeMap<UserId, Hidden>, BTreeMap<N, Redacted>),
     Unheard(ChatKey, UserId, N, u64),
     Status(Arc<Status>),
     Contact(UserId, UserId, Contact),
@@ -91,7 +92,8 @@ impl Subjects {
         }
         for key in &self.chats {
             let chat = state.chat(key)?;
-            out.push(Fact::Chat(key.clone(), chat.last_n, chat.members.clone(), chat.hidden.clone()));
+            let (members, hidden) = (chat.members.clone(), chat.hidden.clone());
+            out.push(Fact::Chat(key.clone(), chat.last_n, members, hidden, chat.redacted.all().clone()));
             for member in &self.users {
                 let oldest = state.unheard(key, member)?;
                 out.extend(oldest.map(|(n, at)| Fact::Unheard(key.clone(), member.clone(), n, at)));

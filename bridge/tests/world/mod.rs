@@ -11,6 +11,7 @@ use natter_bridge::change::{Accepted, Account, Message, Revoked, Row, Session, W
 use natter_bridge::chat_key::ChatKey;
 use natter_bridge::config::Limits;
 use natter_bridge::contacts::Contact;
+use natter_bridge::edits::Redacted;
 use natter_bridge::engine::{Engine, Event, Now, Released, Request};
 use natter_bridge::groups::row::GroupRow;
 use natter_bridge::media::row::{MediaFile, MediaUse};
@@ -90,6 +91,8 @@ impl Store for Fragile {
         invited_by(code: &str) -> Result<Option<ChatKey>, StoreError>;
         groups_with(media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
         accepted_between(chat: &ChatKey, after: N, upto: N, limit: usize) -> Result<Vec<(N, UserId, MessageId)>, StoreError>;
+        redacted(chat: &ChatKey) -> Result<Vec<(N, Redacted)>, StoreError>;
+        sweep_redacted(limit: usize, now: u64) -> Result<(), StoreError>;
         unheard(chat: &ChatKey, member: &UserId) -> Result<Option<(N, u64)>, StoreError>;
         unheard_over(before: u64, limit: usize) -> Result<Vec<(ChatKey, UserId)>, StoreError>;
         oldest_waiting(of: &Waits<'_>) -> Result<Option<(N, u64)>, StoreError>;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::contacts::Contact;
+use crate::edits::Redacted;
 use crate::groups::row::GroupRow;
 use crate::hidden::Hidden;
 use crate::privacy::{Aspect, Rule, Who};
@@ -157,4 +158,27 @@ pub(super) fn groups_are_kept_with_their_members_invites_and_files(fixture: &mut
     let store = fixture.store();
     assert_eq!((store.group(&one).unwrap(), store.invited_by("code").unwrap()), (None, None));
     assert_eq!(store.groups_with(&media, 9).unwrap(), []);
+}
+
+pub(super) fn what_was_said_anew_is_known_until_its_time_is_over(fixture: &mut impl Fixture) {
+    let other = ChatKey::new(&user("carol"), &Chat::Direct(user("dave")));
+    let edited = Redacted { by: 3, is_gone: false, until: 20 };
+    let gone = Redacted { by: 4, is_gone: true, until: 30 };
+    let redacted = vec![(chat(), 2, edited), (other.clone(), 1, gone), (chat(), 1, gone)];
+    settle(fixture.store(), Settlement { redacted, upto: 1, ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    assert_eq!(store.redacted(&chat()).unwrap(), [(1, gone), (2, edited)]);
+    assert_eq!(store.redacted(&other).unwrap(), [(1, gone)]);
+    let deleted = Redacted { by: 5, is_gone: true, until: 40 };
+    settle(fixture.store(), Settlement { redacted: vec![(chat(), 2, deleted)], upto: 2, ..Settlement::default() });
+    fixture.reopen();
+    let store = fixture.store();
+    assert_eq!(store.redacted(&chat()).unwrap(), [(1, gone), (2, deleted)]);
+    store.sweep_redacted(9, 30).unwrap();
+    assert_eq!((store.redacted(&chat()).unwrap().len(), store.redacted(&other).unwrap().len()), (2, 1));
+    store.sweep_redacted(1, 31).unwrap();
+    assert_eq!(store.redacted(&chat()).unwrap().len() + store.redacted(&other).unwrap().len(), 2);
+    store.sweep_redacted(9, 31).unwrap();
+    assert_eq!((store.redacted(&chat()).unwrap(), store.redacted(&other).unwrap()), (vec![(2, deleted)], vec![]));
 }
