@@ -544,6 +544,23 @@ pub trait Store {
     /// As [`Store::user`].
     fn groups_with(&mut self, media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
 
+    /// The groups that `user` is in and a file was sent to after he joined, with the number of the newest message that has it, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn groups_open_with(
+        &mut self,
+        user: &UserId,
+        media: &MediaId,
+        limit: usize,
+    ) -> Result<Vec<(ChatKey, N)>, StoreError>;
+
+    /// The newest message of a group that has a file.
+    ///
+    /// # Errors
+    /// As [`Store::user`].
+    fn newest_with(&mut self, media: &MediaId, chat: &ChatKey) -> Result<Option<N>, StoreError>;
+
     /// The messages of a conversation with `after < n <= upto`: their numbers, senders and ids, the newest first, at most `limit`.
     ///
     /// # Errors

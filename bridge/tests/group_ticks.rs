@@ -236,7 +236,8 @@ fn the_own_read_mark_goes_to_the_other_devices() {
     assert_eq!(own.len(), 1, "{said:?}");
     assert_eq!(
         (&own[0]["status"], &own[0]["chat"], &own[0]["n"], &own[0]["id"]),
-        (&json!("read"), &json!("g:42"), &json!(2), &json!("m2"))
+        (&json!("read"), &json!("g:42"), &json!(1), &json!("m1")),
+        "message 2 is his own"
     );
 }
 

@@ -438,3 +438,33 @@ fn a_client_of_3_1_1_is_told_the_number_of_its_command() {
     assert_eq!(live[0]["messages"], json!([{"id": "p1", "n": 2}]), "{live:?}");
     assert_eq!(entries(said)[0]["system"]["type"], "group_admin_added", "and the line, as every member");
 }
+
+#[test]
+fn the_line_of_a_new_admin_has_a_name_that_no_message_has() {
+    let mut group = Group::of(&["bob", "carol"]);
+    group.send("alice", &json!({"group": "leave", "chat": GROUP})).unwrap();
+    group.send("bob", &json!({"to": GROUP, "type": "text", "text": {"body": "hi"}})).unwrap();
+    let entries = group.take("carol");
+    let ids: Vec<&str> = entries.iter().map(|entry| entry["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 3, "{entries:?}");
+    assert!(ids[1].starts_with("system:"), "{ids:?}");
+    assert!(!ids[0].starts_with("system:") && !ids[2].starts_with("system:"), "{ids:?}");
+}
+
+#[test]
+fn a_read_mark_for_ones_other_devices_names_a_message_of_somebody_else() {
+    let mut group = Group::of(&["bob"]);
+    let (tablet, _) = group.world.device("bob", "tablet");
+    assert_eq!(group.send("alice", &text("a1", GROUP, "hi")), Ok(2));
+    for (i, n) in (3..73).enumerate() {
+        assert_eq!(group.send("bob", &text(&format!("b{i}"), GROUP, "ho")), Ok(n));
+    }
+    let bob = group.phone("bob");
+    let said = group.world.publish("bob", "phone", bob, &json!({"status": "read", "chat": GROUP, "n": 72}));
+    assert!(matches!(answers(&said)[..], [Answer::Done]), "{said:?}");
+    group.world.close("bob", tablet);
+    let (_, seen) = group.world.device("bob", "tablet");
+    let marks: Vec<&Value> = seen.iter().filter(|entry| entry["status"] == "read").collect();
+    assert_eq!(marks.len(), 1, "{marks:?}");
+    assert_eq!((&marks[0]["id"], &marks[0]["n"]), (&json!("a1"), &json!(2)), "{marks:?}");
+}

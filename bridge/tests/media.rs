@@ -201,3 +201,37 @@ fn of_a_batch_that_is_not_committed_no_file_is_there() {
     world.is_full.store(false, std::sync::atomic::Ordering::Relaxed);
     in_every_state(world, |world| assert!(!may_read(world, "alice", 1)));
 }
+
+#[test]
+fn who_is_in_one_of_many_groups_with_a_file_reads_it_and_no_more_once_he_is_out() {
+    let mut world = World::with_users(&["alice", "bob", "carol"]);
+    let (phone, _) = world.device("alice", "phone");
+    let send = |world: &mut World, payload: &Value| {
+        let said = world.publish("alice", "phone", phone, payload);
+        assert!(matches!(answers(&said)[..], [Answer::Message { .. }]), "{said:?}");
+    };
+    let media = file(1, "alice", MediaKind::Image, MIB);
+    add(&mut world, &media);
+    // The oldest of more than 100 messages with the file is the one of Bob's group.
+    for i in 0..120 {
+        let (chat, users) = (format!("g:0123456789abcdef{i}"), if i == 0 { vec!["bob"] } else { vec![] });
+        send(&mut world, &json!({"group": "create", "chat": chat, "subject": "Trip", "users": users}));
+        for k in 0..i.min(2) {
+            send(&mut world, &image(&format!("more{i}.{k}"), &chat, &id(1)));
+        }
+        send(&mut world, &image(&format!("m{i}"), &chat, &id(1)));
+    }
+    let mut world = in_every_state(world, |world| {
+        assert_eq!((may_read(world, "bob", 1), may_read(world, "carol", 1)), (true, false));
+    });
+    let (phone, _) = world.device("alice", "phone");
+    let command = |world: &mut World, act: &str, chat: &str, user: &str| {
+        let said = world.publish("alice", "phone", phone, &json!({"group": act, "chat": chat, "users": [user]}));
+        assert!(matches!(answers(&said)[..], [Answer::Message { .. }]), "{said:?}");
+    };
+    command(&mut world, "remove", "g:0123456789abcdef0", "bob");
+    // He comes to another, and what was sent there before is not his.
+    command(&mut world, "add", "g:0123456789abcdef1", "bob");
+    command(&mut world, "add", "g:0123456789abcdef0", "bob");
+    in_every_state(world, |world| assert!(!may_read(world, "bob", 1)));
+}

@@ -11,9 +11,6 @@ use crate::overlay::Overlay;
 use crate::state::State;
 use crate::store::{Store, StoreError};
 
-/// Messages with the same file that are looked through for one reader: the newest.
-const WITH_MEDIA_MAX: usize = 100;
-
 /// What is not settled.
 #[derive(Debug, Default)]
 pub(crate) struct Unsettled {
@@ -91,7 +88,15 @@ impl<S: Store> State<S> {
     /// When the store cannot be read.
     pub fn has_group_grant(&mut self, user: &UserId, media: &MediaId) -> Result<bool, StoreError> {
         let mut places = self.groups.media.get(media).cloned().unwrap_or_default();
-        places.extend(self.store.groups_with(media, WITH_MEDIA_MAX)?);
+        // Where his standing is not settled the store does not know it. What is hidden from him lies before he joined, so the newest decides.
+        let standings = self.groups.is_in.iter().filter(|((of, _), _)| of == user);
+        let standings: Vec<(ChatKey, bool)> = standings.map(|((_, chat), is_in)| (chat.clone(), *is_in)).collect();
+        let limit = standings.len() + 1;
+        for (chat, _) in standings.into_iter().filter(|(_, is_in)| *is_in) {
+            places.extend(self.store.newest_with(media, &chat)?.map(|n| (chat, n)));
+        }
+        // One more than may be untrue by now.
+        places.extend(self.store.groups_open_with(user, media, limit)?);
         for (chat, n) in places {
             if self.chat(&chat)?.is_his(user, n) {
                 return Ok(true);

@@ -1,13 +1,16 @@
 //! What members of a group have had and have read, and which messages of it are theirs to speak of.
 
 use natter_protocol::outbox::Reference;
-use natter_protocol::{DeviceId, N, UserId};
+use natter_protocol::{DeviceId, MessageId, N, UserId};
 
 use crate::change::{Change, Tick};
 use crate::chat_key::ChatKey;
 use crate::engine::Engine;
 use crate::sender::{Ruling, SENDERS_MAX, ambiguous};
 use crate::store::{MemberRow, Store, StoreError};
+
+/// Messages that are read at once in search of one of others.
+const A_PAGE: usize = 64;
 
 /// What changed in a group's ticks: what its senders are told of before the batch is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,10 +68,30 @@ impl<S: Store> Engine<S> {
             self.raise_group_mark(chat, user, tick, n)?;
         }
         let others = self.state.user(user)?.devices.keys().any(|known| known != device);
-        if others && let Some((newest, _, id)) = self.state.accepted_between(chat, before, n, 1)?.pop() {
+        if others && let Some((newest, id)) = self.newest_of_others(user, chat, before, n)? {
             self.receipt(user, Some(device), Tick::Read, chat, (before, newest), &id, user)?;
         }
         Ok(())
+    }
+
+    /// The newest message of others with `after < n <= upto` that is a member's: what his read mark names.
+    fn newest_of_others(
+        &mut self,
+        user: &UserId,
+        chat: &ChatKey,
+        after: N,
+        mut upto: N,
+    ) -> Result<Option<(N, MessageId)>, StoreError> {
+        let after = self.state.chat(chat)?.member(user).map_or(upto, |row| row.joined_n.max(after));
+        loop {
+            let page = self.state.accepted_between(chat, after, upto, A_PAGE)?;
+            let is_last = page.len() < A_PAGE;
+            upto = page.last().map_or(after, |(n, _, _)| n.saturating_sub(1));
+            let found = page.into_iter().find(|(_, sender, _)| sender != user);
+            if found.is_some() || is_last {
+                return Ok(found.map(|(n, _, id)| (n, id)));
+            }
+        }
     }
 
     /// Finds the message of a group that a member means; its sender.

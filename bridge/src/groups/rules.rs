@@ -227,9 +227,23 @@ impl<S: Store> Engine<S> {
             return self.change(Change::Group { chat: line.chat, group: None });
         };
         self.stand(&line.chat, &heir, Standing { joined_n: row.joined_n, left_n: None, is_admin: true })?;
-        // No client has asked for it: its name is the server's.
-        let line = Line { id: MessageId::from_stamp(stamp.wrapping_add(1)), ..line };
+        // No client has asked for it: its name is the server's, and none that a stamp makes.
+        let id = self.unused_id(line.by, stamp)?;
+        let line = Line { id, ..line };
         self.tell_members(&line, &System::AdminAdded(&[heir])).map(|_| ())
+    }
+
+    /// A name for a line that no client has asked for: not of a stamp's form, and not one that `by` has used.
+    fn unused_id(&mut self, by: &UserId, stamp: u128) -> Result<MessageId, StoreError> {
+        let mut count = 0_u64;
+        loop {
+            let id = MessageId::parse(&format!("system:{stamp:032x}:{count}"))
+                .map_err(|e| StoreError::Corrupt { expected: "a message id", got: e.to_string() })?;
+            if self.state.accepted(&id, by)?.is_none() {
+                return Ok(id);
+            }
+            count += 1;
+        }
     }
 
     fn set_admins(&mut self, line: Line<'_>, mut users: Vec<UserId>, is_admin: bool) -> Ruling<Accepted> {

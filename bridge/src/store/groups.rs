@@ -58,6 +58,32 @@ pub(super) fn with(connection: &Connection, media: &MediaId, limit: usize) -> Re
     .collect()
 }
 
+pub(super) fn open_with(
+    connection: &Connection,
+    user: &UserId,
+    media: &MediaId,
+    limit: usize,
+) -> Result<Vec<(ChatKey, N)>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT g.chat, max(g.n) FROM media_groups g JOIN members m ON m.chat = g.chat AND m.user = ?2
+         WHERE g.media = ?1 AND m.left_n IS NULL AND m.joined_n < g.n GROUP BY g.chat ORDER BY g.chat LIMIT ?3",
+    )?;
+    let rows = statement.query_map(params![media.as_str(), user.as_str(), number(limit as u64)], |row| {
+        Ok((row.get::<_, String>(0)?, unsigned(row, 1)?))
+    })?;
+    rows.map(|row| {
+        let (chat, n) = row?;
+        Ok((ChatKey::from_stored(&chat), n))
+    })
+    .collect()
+}
+
+pub(super) fn newest_with(connection: &Connection, media: &MediaId, chat: &ChatKey) -> Result<Option<N>, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT n FROM media_groups WHERE media = ?1 AND chat = ?2 ORDER BY n DESC LIMIT 1")?;
+    Ok(statement.query_row([media.as_str(), chat.as_str()], |row| unsigned(row, 0)).optional()?)
+}
+
 pub(super) fn between(
     connection: &Connection,
     chat: &ChatKey,

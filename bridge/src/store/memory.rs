@@ -478,6 +478,28 @@ impl Store for Memory {
         Ok(found)
     }
 
+    fn groups_open_with(
+        &mut self,
+        user: &UserId,
+        media: &MediaId,
+        limit: usize,
+    ) -> Result<Vec<(ChatKey, N)>, StoreError> {
+        let mut found: BTreeMap<ChatKey, N> = BTreeMap::new();
+        for (_, chat, n) in self.media_groups.iter().filter(|(id, _, _)| id == media) {
+            let row = self.members.get(&(chat.clone(), user.clone()));
+            if row.is_some_and(|row| row.left_n.is_none() && row.joined_n < *n) {
+                let newest = found.entry(chat.clone()).or_default();
+                *newest = (*newest).max(*n);
+            }
+        }
+        Ok(found.into_iter().take(limit).collect())
+    }
+
+    fn newest_with(&mut self, media: &MediaId, chat: &ChatKey) -> Result<Option<N>, StoreError> {
+        let with = self.media_groups.iter().filter(|(id, of, _)| id == media && of == chat);
+        Ok(with.map(|(_, _, n)| *n).max())
+    }
+
     fn accepted_between(
         &mut self,
         chat: &ChatKey,

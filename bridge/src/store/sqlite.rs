@@ -672,6 +672,19 @@ impl Store for Sqlite {
         groups::with(&self.connection, media, limit)
     }
 
+    fn groups_open_with(
+        &mut self,
+        user: &UserId,
+        media: &MediaId,
+        limit: usize,
+    ) -> Result<Vec<(ChatKey, N)>, StoreError> {
+        groups::open_with(&self.connection, user, media, limit)
+    }
+
+    fn newest_with(&mut self, media: &MediaId, chat: &ChatKey) -> Result<Option<N>, StoreError> {
+        groups::newest_with(&self.connection, media, chat)
+    }
+
     fn accepted_between(
         &mut self,
         chat: &ChatKey,

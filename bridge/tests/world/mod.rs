@@ -90,6 +90,8 @@ impl Store for Fragile {
         groups_of(user: &UserId, after: Option<&ChatKey>, limit: usize) -> Result<Vec<ChatKey>, StoreError>;
         invited_by(code: &str) -> Result<Option<ChatKey>, StoreError>;
         groups_with(media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
+        groups_open_with(user: &UserId, media: &MediaId, limit: usize) -> Result<Vec<(ChatKey, N)>, StoreError>;
+        newest_with(media: &MediaId, chat: &ChatKey) -> Result<Option<N>, StoreError>;
         accepted_between(chat: &ChatKey, after: N, upto: N, limit: usize) -> Result<Vec<(N, UserId, MessageId)>, StoreError>;
         redacted(chat: &ChatKey) -> Result<Vec<(N, Redacted)>, StoreError>;
         sweep_redacted(limit: usize, now: u64) -> Result<(), StoreError>;

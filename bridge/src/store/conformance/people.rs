@@ -150,6 +150,13 @@ pub(super) fn groups_are_kept_with_their_members_invites_and_files(fixture: &mut
     assert_eq!((store.invited_by("code").unwrap(), store.invited_by("other").unwrap()), (Some(one.clone()), None));
     assert_eq!(store.groups_with(&media, 9).unwrap(), [(two.clone(), 5), (one.clone(), 3)]);
     assert_eq!(store.groups_with(&media, 1).unwrap(), [(two.clone(), 5)]);
+    assert_eq!(store.groups_open_with(&alice, &media, 9).unwrap(), [(one.clone(), 3), (two.clone(), 5)]);
+    assert_eq!(store.groups_open_with(&alice, &media, 1).unwrap(), [(one.clone(), 3)]);
+    assert_eq!(store.groups_open_with(&bob, &media, 9).unwrap(), [], "he has left");
+    assert_eq!(
+        (store.newest_with(&media, &two).unwrap(), store.newest_with(&media, &chat()).unwrap()),
+        (Some(5), None)
+    );
     let groups = vec![(one.clone(), None)];
     settle(
         fixture.store(),
