@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use natter_protocol::error::{Kind, Refusal};
+use natter_protocol::group;
 use natter_protocol::message::MessageType;
 use natter_protocol::outbox::{Message as Written, Reference};
 use natter_protocol::{Chat, MessageId, N, UserId};
@@ -153,6 +154,11 @@ impl<S: Store> Engine<S> {
         // Of a group's messages, what came before he joined is as if it were not there, unless it is his own.
         let accepted = accepted.filter(|accepted| !chat.is_group() || from == *user || known.is_his(user, accepted.n));
         let Some(accepted) = accepted else { return Ok(Err(ambiguous(reference, "a message of the chat"))) };
+        if group::is_command(&accepted.hash) {
+            let details =
+                format!("message_id: expected a message, got a line that says what changed: {}", reference.id);
+            return Ok(Err(Refusal::new(Kind::InvalidValue, details)));
+        }
         let is_edit = kind == MessageType::Edit;
         if from != *user && (is_edit || !self.may_delete(chat, user)?) {
             let details = format!("message_id: expected an own message, got {} of {from}", reference.id);

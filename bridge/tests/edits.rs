@@ -1,6 +1,6 @@
 //! Edits, deletions for everybody and stars: whose, until when, and what a device gets that was away.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where its world does not hold")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its world does not hold")]
 
 mod world;
 

@@ -468,3 +468,22 @@ fn a_read_mark_for_ones_other_devices_names_a_message_of_somebody_else() {
     assert_eq!(marks.len(), 1, "{marks:?}");
     assert_eq!((&marks[0]["id"], &marks[0]["n"]), (&json!("a1"), &json!(2)), "{marks:?}");
 }
+
+#[test]
+fn a_line_that_says_what_changed_is_neither_edited_nor_deleted() {
+    let mut group = Group::of(&["bob"]);
+    for (id, kind, what) in [
+        ("e1", "edit", json!({"message_id": "made", "text": {"body": "x"}})),
+        ("d1", "delete", json!({"message_id": "made"})),
+    ] {
+        let mut payload = json!({"id": id, "to": GROUP, "type": kind});
+        payload[kind] = what;
+        let (refused, details) = group.send("alice", &payload).unwrap_err();
+        assert_eq!(
+            (refused, details.contains("a line that says what changed")),
+            (Kind::InvalidValue, true),
+            "{details}"
+        );
+    }
+    assert_eq!(group.send("alice", &text("m1", GROUP, "hi")), Ok(2));
+}

@@ -277,6 +277,15 @@ fn text(tree: &Json<'_>, name: &str, min: usize, max: usize) -> Result<Option<St
     Err(Refusal::new(Kind::InvalidValue, details))
 }
 
+/// How the hash of a command begins, and that of a message never does: what is kept for repeats says which it was.
+const HASH_START: [u8; 4] = *b"grp\0";
+
+/// Whether a hash is a command's, and what has it a line that says what changed in a group.
+#[must_use]
+pub fn is_command(hash: &[u8; 16]) -> bool {
+    hash.starts_with(&HASH_START)
+}
+
 fn hash(act: &Act) -> [u8; 16] {
     let mut sha = Sha256::new();
     let mut part = |text: &str| {
@@ -310,7 +319,7 @@ fn hash(act: &Act) -> [u8; 16] {
         part(text.map_or("", String::as_str));
     }
     let digest = sha.finalize();
-    std::array::from_fn(|i| digest[i])
+    std::array::from_fn(|i| HASH_START.get(i).copied().unwrap_or(digest[i]))
 }
 
 fn malformed(path: &str, expected: &str, got: Option<&Json<'_>>) -> Refusal {

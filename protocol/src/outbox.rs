@@ -249,7 +249,8 @@ fn hash(to: &Chat, body: &[u8], reference: Option<&Reference>, forwarded: Forwar
         sha.update(forwarded.as_bytes());
     }
     let digest = sha.finalize();
-    std::array::from_fn(|i| digest[i])
+    let hash: [u8; 16] = std::array::from_fn(|i| digest[i]);
+    if group::is_command(&hash) { std::array::from_fn(|i| !hash[i]) } else { hash }
 }
 
 fn status(tree: &Json<'_>) -> Result<Item, Refusal> {
