@@ -412,6 +412,22 @@ fn the_file_of_a_status_is_for_the_audience_as_long_as_it_is_shown_and_goes_with
 }
 
 #[test]
+fn a_file_that_a_group_has_too_outlives_its_status() {
+    let mut world = friends(&["alice", "bob", "carol"]);
+    add_media(&mut world, 1, "alice");
+    let group = "g:0123456789abcdef";
+    let create = json!({"group": "create", "chat": group, "subject": "Trip", "users": ["bob"]});
+    assert_eq!(published(&mut world, "alice", &create), None);
+    assert_eq!(published(&mut world, "alice", &image("s1", "status@broadcast", 1)), None);
+    assert_eq!(published(&mut world, "alice", &image("m1", group, 1)), None);
+    let mut world = in_every_state(world, |world| assert!(may_read(world, "carol", 1)));
+    assert!(delete(&mut world, "alice", "s1"));
+    in_every_state(world, |world| {
+        assert_eq!(["alice", "bob", "carol"].map(|name| may_read(world, name, 1)), [true, true, false]);
+    });
+}
+
+#[test]
 fn a_file_that_is_in_two_statuses_goes_with_the_last() {
     let mut world = friends(&["alice", "bob"]);
     add_media(&mut world, 1, "alice");

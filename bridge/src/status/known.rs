@@ -86,7 +86,7 @@ impl<S: Store> State<S> {
         Ok(false)
     }
 
-    /// Whether somebody but its owner was sent a file, in a message.
+    /// Whether somebody but its owner was sent a file, in a message, or a group was.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -95,7 +95,7 @@ impl<S: Store> State<S> {
         if recent.into_iter().any(|user| user != owner) {
             return Ok(true);
         }
-        self.store.is_media_shared(id, owner)
+        Ok(self.is_in_group(id)? || self.store.is_media_shared(id, owner)?)
     }
 
     /// Whether an inbox row of `user` says nothing to any device of his: a message that was hidden from him or deleted, a status that
