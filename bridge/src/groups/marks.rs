@@ -19,8 +19,6 @@ pub(crate) struct Risen {
     pub(crate) member: UserId,
     /// His row before.
     pub(crate) before: MemberRow,
-    /// Whether he is in the group after it.
-    pub(crate) is_in: bool,
 }
 
 impl<S: Store> Engine<S> {
@@ -38,17 +36,12 @@ impl<S: Store> Engine<S> {
             return Ok(());
         }
         self.change(Change::Mark { chat: chat.clone(), member: member.clone(), tick, n })?;
-        self.note_risen(chat, Risen { member: member.clone(), before, is_in: true });
+        self.note_risen(chat, Risen { member: member.clone(), before });
         Ok(())
     }
 
-    /// Somebody is not in the group any more.
-    pub(crate) fn went_out(&mut self, chat: &ChatKey, member: &UserId, before: &MemberRow) -> Result<(), StoreError> {
-        self.note_risen(chat, Risen { member: member.clone(), before: *before, is_in: false });
-        Ok(())
-    }
-
-    fn note_risen(&mut self, chat: &ChatKey, risen: Risen) {
+    /// What senders are told of a member follows from his row before, and from whether he is in the group when the batch is committed.
+    pub(crate) fn note_risen(&mut self, chat: &ChatKey, risen: Risen) {
         self.risen.entry(chat.clone()).or_default().push(risen);
     }
 

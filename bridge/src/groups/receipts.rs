@@ -66,7 +66,7 @@ impl<S: Store> Engine<S> {
 /// Where members stood before the batch: what was noted of each first.
 fn first_of(risen: &[Risen]) -> BTreeMap<UserId, Marks> {
     let mut moved = BTreeMap::new();
-    for Risen { member, before, .. } in risen {
+    for Risen { member, before } in risen {
         moved.entry(member.clone()).or_insert(Marks::from(before));
     }
     moved

@@ -10,6 +10,7 @@ use natter_protocol::group::{Act, Command, MEMBERS_MAX, System};
 use natter_protocol::link::Answer;
 use natter_protocol::{Chat, DeviceId, GroupId, MessageId, N, UserId};
 
+use super::marks::Risen;
 use super::row::{GroupRow, Standing};
 use crate::change::{Accepted, Change, Message, Place};
 use crate::chat_key::ChatKey;
@@ -206,7 +207,7 @@ impl<S: Store> Engine<S> {
             let Some(row) = self.state.chat(&line.chat)?.member(user).copied() else { continue };
             let standing = Standing { joined_n: row.joined_n, left_n: Some(accepted.n), is_admin: false };
             self.stand(&line.chat, user, standing)?;
-            self.went_out(&line.chat, user, &row)?;
+            self.note_risen(&line.chat, Risen { member: user.clone(), before: row });
         }
         self.keep_an_admin(line, stamp)?;
         Ok(Ok(accepted))
