@@ -268,36 +268,6 @@ pub fn typing(from: &UserId, chat: &Chat) -> Vec<u8> {
     format!("\"type\":\"typing\",\"from\":\"{from}\",\"chat\":\"{chat}\"}}").into_bytes()
 }
 
-/// A change in a group that its members see as a line in the chat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SystemEvent {
-    /// A member joined.
-    UserAdded,
-    /// A member left or was taken out.
-    UserRemoved,
-}
-
-impl SystemEvent {
-    /// The value of `system.type`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UserAdded => "group_user_added",
-            Self::UserRemoved => "group_user_removed",
-        }
-    }
-}
-
-/// The tail of a change in a group: number `n` of `chat` is that `by` did `event` to `user`.
-#[must_use]
-pub fn system(chat: &Chat, n: N, event: SystemEvent, user: &UserId, by: &UserId) -> Vec<u8> {
-    format!(
-        "\"type\":\"system\",\"chat\":\"{chat}\",\"n\":{n},\"system\":{{\"type\":\"{}\",\"user\":\"{user}\",\"by\":\"{by}\"}}}}",
-        event.as_str()
-    )
-    .into_bytes()
-}
-
 /// Whether a user has a device connected whose app is in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {

@@ -9,8 +9,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use natter_protocol::entry::{self, Entry, FailedAt, GapReason, MessageTail, Presence, ReceiptKind, SystemEvent};
+use natter_protocol::entry::{self, Entry, FailedAt, GapReason, MessageTail, Presence, ReceiptKind};
 use natter_protocol::error::{Kind, NotNow, Refusal};
+use natter_protocol::group::System;
 use natter_protocol::ids::{Chat, DeviceId, MediaId, MessageId, UserId};
 use natter_protocol::link::{Down, Up};
 use natter_protocol::outbox::{self, Item, ReadUpTo, Reference};
@@ -269,11 +270,15 @@ fn write_entry(line: &str) -> Vec<u8> {
             entry::gap(number("from"), number("to"), reason.expect("a reason"))
         }
         "system" => {
-            let event = [SystemEvent::UserAdded, SystemEvent::UserRemoved]
-                .into_iter()
-                .find(|e| format!("{e:?}") == text("event"))
-                .expect("an event");
-            entry::system(&chat("chat"), number("n"), event, &user("user"), &user("by"))
+            let (users, by) = ([user("user")], user("by"));
+            let system = match text("event").as_str() {
+                "UserAdded" => System::UserAdded { users: &users, subject: "Trip" },
+                "UserRemoved" => System::UserRemoved(&users),
+                other => panic!("no such change: {other}"),
+            };
+            let (chat, id) = (chat("chat"), id("id"));
+            let (n, timestamp) = (number("n"), number("timestamp"));
+            MessageTail { from: &by, chat: &chat, to: None, n, id: &id, timestamp }.with_body(&system.body(&by))
         }
         "typing" => entry::typing(&user("from"), &chat("chat")),
         "presence" => {
